@@ -1,0 +1,75 @@
+"""``airpack install``: from media to a model that answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from packager.cli.command import Command
+from packager.cli.hosts import directory_argument, home, keyring_for, now, operator, pub_option
+from packager.cli.models import smoke_document, smoke_line
+from packager.cli.screen import Screen
+from packager.isolated.install import Installation, InstallRequest
+from packager.isolated.install import install as install_bundle
+from packager.isolated.media import open_media
+
+
+@click.command(cls=Command)
+@click.argument("bundles", nargs=-1, required=True, type=directory_argument, metavar="BUNDLE...")
+@pub_option
+@click.option("--variant", help="Install this variant alone (all of them, if not given).")
+@click.option("--no-smoke", is_flag=True, help="Do not let the model answer first. It is logged.")
+@click.option("--allow-downgrade", is_flag=True, help="Accept a lower sequence. It is logged.")
+@click.pass_obj
+def install(
+    screen: Screen,
+    bundles: tuple[Path, ...],
+    keys: tuple[Path, ...],
+    variant: str | None,
+    no_smoke: bool,
+    allow_downgrade: bool,
+) -> None:
+    """Verify BUNDLE, test that its model answers as at the build, and make it current."""
+    place = home()
+    media = open_media(bundles)
+    ring = keyring_for(media, keys)
+    request = InstallRequest(
+        media=media,
+        home=place,
+        keyring=ring,
+        variant=variant,
+        smoke=not no_smoke,
+        allow_downgrade=allow_downgrade,
+        operator=operator(),
+        now=now(),
+    )
+    done = install_bundle(request, screen)
+    screen.result(_document(done), _text(done))
+
+
+def _document(done: Installation) -> dict[str, object]:
+    receipt = done.receipt
+    return {
+        "ok": True,
+        "name": receipt.name,
+        "version": receipt.version,
+        "sequence": receipt.sequence,
+        "generation": receipt.generation,
+        "variants": list(receipt.variants),
+        "path": str(done.path),
+        "smoke": {result.variant: smoke_document(result) for result in done.smoke},
+        "receipt": str(done.path / "receipt.json"),
+    }
+
+
+def _text(done: Installation) -> str:
+    receipt = done.receipt
+    lines = [
+        f"installed: {receipt.name} {receipt.version}, generation {receipt.generation}, "
+        f"signed by {', '.join(receipt.signers)}",
+        *(smoke_line(result) for result in done.smoke),
+        f"receipt: {done.path / 'receipt.json'}",
+        f'ask it: airpack run {receipt.name} "your question"',
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,214 @@
+"""``airpack build``: the near half of the trip, from a recipe to a signed bundle.
+
+    recipe -> lock -> fetch -> quantize -> measure -> pack -> sign -> medium
+
+The bundle is written under a hidden name and gets its own when it is whole and signed, so that
+nothing unfinished can pass for a bundle.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from packager import __version__
+from packager.connected.cache import Cache
+from packager.connected.documents import README_NAME, readme_text
+from packager.connected.fetch import fetch
+from packager.connected.keys import SigningKey
+from packager.connected.local import read_text
+from packager.connected.pack import (
+    Member,
+    PackedPayload,
+    PayloadPlan,
+    plan_payload,
+    write_payload,
+)
+from packager.connected.provisions import Provisions, provide
+from packager.connected.sign import sign_bundle
+from packager.connected.variants import MadeVariant, Workshop, make_variant
+from packager.connected.wheels import ENGINE, engine_version
+from packager.errors import NoSpaceError, UsageError
+from packager.format.bundle import INDEX_NAME, Bundle, Origin, encode_bundle
+from packager.format.digest import Digest
+from packager.format.lock import Folder, HubCommit, Lock, encode_lock
+from packager.format.recipe import Recipe
+from packager.format.sizes import format_size
+from packager.format.sums import SUMS_NAME, encode_sums
+from packager.format.timestamps import format_timestamp
+from packager.progress import Progress
+from packager.store.digests import file_digest
+from packager.store.atomic import fsync_directory, make_directory, naming_refusals, write_file
+
+LOCK_NAME = "lock.json"
+SETUP_DIRECTORY = "setup"
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What a person asked for, and the moment that goes into the index."""
+
+    recipe: Recipe
+    recipe_folder: Path
+    lock: Lock
+    output: Path
+    keys: tuple[SigningKey, ...]
+    volume_size: int | None
+    now: datetime
+
+
+def check_output(recipe: Recipe, output: Path) -> Path:
+    """Where the bundle will be; raises ``UsageError`` where there is one already."""
+    directory = output / f"{recipe.name}-{recipe.version}"
+    if directory.exists():
+        raise UsageError(
+            f"{directory}: exists already",
+            hint="raise version and sequence in the recipe, or remove that directory",
+        )
+    return directory
+
+
+def build(request: BuildRequest, cache: Cache, progress: Progress) -> Path:
+    """Build the bundle and return its directory.
+
+    Raises an ``AirpackError`` of the class of what was wrong; what was fetched and quantized by
+    then stays in the cache, and the next build goes on from there.
+    """
+    recipe, lock = request.recipe, request.lock
+    directory = check_output(recipe, request.output)
+    sources = fetch(lock, cache, progress, recipe_folder=request.recipe_folder)
+    provisions = provide(recipe, cache, progress)
+    workshop = Workshop(
+        recipe=recipe,
+        lock=lock,
+        sources=sources,
+        text=_smoke_text(request),
+        engine=f"{ENGINE} {engine_version()}",
+        libraries=provisions.libraries,
+        cache=cache,
+        progress=progress,
+    )
+    made = [make_variant(workshop, variant) for variant in recipe.variants]
+    plan = plan_payload(
+        [*_setup_members(provisions), *(m for variant in made for m in variant.members)],
+        request.volume_size,
+    )
+    with _unfinished(directory) as place:
+        _check_space(place, plan, provisions)
+        packed = write_payload(plan, place, progress)
+        index = _index(request, workshop, made, plan, packed)
+        _write_small_files(place, request, index, provisions)
+        _write_sums(place, packed)
+        for key in request.keys:
+            sign_bundle(place, key)
+    return directory
+
+
+@contextmanager
+def _unfinished(directory: Path) -> Iterator[Path]:
+    """A hidden directory that gets the name ``directory`` if the block succeeds, else goes."""
+    place = directory.with_name(f".{directory.name}.unfinished")
+    with naming_refusals(place):
+        shutil.rmtree(place, ignore_errors=True)
+        make_directory(place)
+        try:
+            yield place
+            fsync_directory(place)
+            place.rename(directory)
+            fsync_directory(directory.parent)
+        except BaseException:
+            shutil.rmtree(place, ignore_errors=True)
+            raise
+
+
+def _smoke_text(request: BuildRequest) -> str | None:
+    path = request.recipe.smoke.text
+    for file in request.lock.texts:
+        if file.path == path:
+            return read_text(request.recipe_folder, file)
+    return None
+
+
+def _setup_members(provisions: Provisions) -> list[Member]:
+    return [
+        Member(f"{SETUP_DIRECTORY}/{name}", path, path.stat().st_size, file_digest(path))
+        for name, path in provisions.files
+    ]
+
+
+def _check_space(directory: Path, plan: PayloadPlan, provisions: Provisions) -> None:
+    needed = plan.layout.size + sum(path.stat().st_size for _, path in provisions.files)
+    status = os.statvfs(directory)
+    free = status.f_bavail * status.f_frsize
+    if free < needed:
+        raise NoSpaceError(
+            f"{directory.parent}: {format_size(needed)} needed, {format_size(free)} free",
+            hint="free some space, or build into a directory on a larger disk: -o DIR",
+        )
+
+
+def _index(
+    request: BuildRequest,
+    workshop: Workshop,
+    made: Sequence[MadeVariant],
+    plan: PayloadPlan,
+    packed: PackedPayload,
+) -> Bundle:
+    recipe, lock = request.recipe, _travelling(request.lock)
+    return Bundle(
+        name=recipe.name,
+        version=recipe.version,
+        sequence=recipe.sequence,
+        created=format_timestamp(request.now),
+        expires=recipe.expires,
+        signers=recipe.signers,
+        airpack=__version__,
+        engine=workshop.engine,
+        origin=_origin(lock),
+        lock=Digest.of(encode_lock(lock)),
+        payload=packed.payload,
+        volumes=plan.volumes,
+        files=plan.files,
+        variants=tuple(variant.variant for variant in made),
+        targets=recipe.targets,
+    )
+
+
+def _origin(lock: Lock) -> Origin:
+    source = lock.source
+    if isinstance(source, HubCommit):
+        return Origin("hub", source.repository, lock.revision, lock.licence)
+    return Origin("folder", source.path, lock.revision, lock.licence)
+
+
+def _travelling(lock: Lock) -> Lock:
+    """The lock as others may see it: of a local folder only its own name, not the way to it."""
+    if isinstance(lock.source, HubCommit):
+        return lock
+    return replace(lock, source=Folder(Path(lock.source.path).name or "folder"))
+
+
+def _write_small_files(
+    directory: Path, request: BuildRequest, index: Bundle, provisions: Provisions
+) -> None:
+    for name, source in provisions.files:
+        shutil.copyfile(source, directory / name)
+        with open(directory / name, "rb") as stream:
+            os.fsync(stream.fileno())
+    write_file(directory / INDEX_NAME, encode_bundle(index))
+    write_file(directory / LOCK_NAME, encode_lock(_travelling(request.lock)))
+    publics = [key.public for key in request.keys]
+    write_file(directory / README_NAME, readme_text(index, publics))
+
+
+def _write_sums(directory: Path, packed: PackedPayload) -> None:
+    digests = dict(packed.volume_digests)
+    for path in sorted(directory.iterdir()):
+        if path.name not in digests:
+            digests[path.name] = file_digest(path)
+    write_file(directory / SUMS_NAME, encode_sums(digests))

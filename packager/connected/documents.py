@@ -1,0 +1,121 @@
+"""The small files a person or a bare host reads: ``READ-ME-FIRST.txt`` and ``setup.sh``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+
+from packager.format.bundle import Bundle
+from packager.format.sizes import format_size
+from packager.format.sums import SUMS_NAME, signature_name
+from packager.trust.keys import P256, PublicKey
+
+README_NAME = "READ-ME-FIRST.txt"
+SETUP_NAME = "setup.sh"
+LIBGOMP_LICENCE_NAME = "LICENSE.libgomp.txt"
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The files as bytes, plain ASCII."""
+
+    setup: bytes
+    libgomp_licence: bytes
+
+
+def packaged_texts() -> Texts:
+    """The texts that are the same in every bundle."""
+    place = files("packager.connected") / "texts"
+    return Texts(
+        setup=(place / SETUP_NAME).read_bytes(),
+        libgomp_licence=(place / LIBGOMP_LICENCE_NAME).read_bytes(),
+    )
+
+
+def readme_text(bundle: Bundle, keys: Sequence[PublicKey]) -> bytes:
+    """What to do with this bundle on a host that has never heard of airpack."""
+    text = _TEMPLATE.format(
+        title=bundle.title,
+        name=bundle.name,
+        origin=_ascii(f"{bundle.origin.repository} at {bundle.origin.revision}"),
+        licence=_ascii(bundle.origin.licence or "not stated by its source"),
+        created=bundle.created,
+        sequence=bundle.sequence,
+        variants=", ".join(f"{v.name} ({v.type})" for v in bundle.variants),
+        size=format_size(bundle.payload.size),
+        volumes=len(bundle.volumes),
+        signers=_signers(keys),
+        checks=_checks(keys),
+        sums=SUMS_NAME,
+        prompt=_prompt(bundle),
+    )
+    return text.encode("ascii")
+
+
+def _signers(keys: Sequence[PublicKey]) -> str:
+    if not keys:
+        return "    not signed at the build; see the files SHA256SUMS.*.sig"
+    return "\n".join(
+        f"    key {key.key_id} ({key.algorithm}), fingerprint\n"
+        + "\n".join(f"        {line}" for line in key.spoken_fingerprint.splitlines())
+        for key in keys
+    )
+
+
+def _checks(keys: Sequence[PublicKey]) -> str:
+    names = [signature_name(key.key_id) for key in keys if key.algorithm == P256]
+    return "\n".join(
+        f"    openssl dgst -sha256 -verify KEY.pub -signature {name} {SUMS_NAME}"
+        for name in names or [signature_name("KEY-ID").replace("key-id", "KEY-ID")]
+    )
+
+
+def _prompt(bundle: Bundle) -> str:
+    goldens = (variant.golden for variant in bundle.variants if variant.golden)
+    prompts = (answer.prompt for golden in goldens for answer in golden.answers)
+    return _ascii(next(prompts, "Hello")).replace('"', "'")
+
+
+def _ascii(text: str) -> str:
+    return text.encode("ascii", "replace").decode("ascii")
+
+
+_TEMPLATE = """\
+{title}
+an open AI model, packed by airpack for a host without a network
+
+    model      {origin}
+    licence    {licence}
+    variants   {variants}
+    payload    {size} in {volumes} volume(s)
+    sequence   {sequence}
+    built      {created}
+
+Signed by
+{signers}
+
+1. Check it, with what this host already has. KEY.pub is the sender's public key. It must
+   have reached you ANOTHER WAY than this medium; if it did not, have the fingerprint above
+   read out to you over a telephone and compare it with `airpack keys show KEY.pub`.
+
+{checks}
+    sha256sum -c {sums}
+
+   The first must print "Verified OK", the second "OK" for every file.
+
+2. Set up airpack itself (needs Python only: no network, no root, no compiler).
+
+    sh setup.sh ~/airpack
+
+3. Install the model, and ask it something.
+
+    ~/airpack/bin/airpack trust add KEY.pub
+    ~/airpack/bin/airpack install .
+    ~/airpack/bin/airpack run {name} "{prompt}"
+    ~/airpack/bin/airpack serve {name}
+
+If airpack cannot run here, the weights are still yours: the volumes are one plain tar file.
+
+    cat payload.* | tar -x -f -
+"""

@@ -1,0 +1,235 @@
+"""``airpack lock``: a recipe resolved to the commit and the content ids that will be fetched.
+
+Everything that can be refused without the weights is refused here, in seconds rather than after
+an hour of fetching: a licence that is not allowed, pickles, code, an architecture or a type
+that this version cannot quantize, and whatever of a recipe it does not make yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from packager.connected.cache import Cache
+from packager.connected.content import check_names, is_pickle_name
+from packager.connected.fetch import fetch_files
+from packager.connected.hub import Hub
+from packager.connected.licence import MAX_CARD_SIZE, MODEL_CARD, check_licence, licence_of
+from packager.connected.local import list_folder, lock_folder, lock_texts, source_path
+from packager.errors import UnsafeContentError, UsageError
+from packager.format.foreign_json import parse_json_object
+from packager.format.lock import (
+    LOCK_SUFFIX,
+    MAX_LOCK_SIZE,
+    Folder,
+    HubCommit,
+    Lock,
+    LockedFile,
+    encode_lock,
+    parse_lock,
+)
+from packager.format.recipe import (
+    GGUF,
+    MAX_RECIPE_SIZE,
+    SAFETENSORS,
+    FolderSource,
+    HubSource,
+    Recipe,
+    parse_recipe,
+)
+from packager.progress import Progress
+from packager.quantize.architectures import check_supported
+from packager.quantize.types import TYPE_NAMES
+from packager.store.atomic import read_capped, write_file
+
+CONFIG = "config.json"
+MAX_CONFIG_SIZE = 16 << 20
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe in the file ``path``; raises ``ParseError`` or ``UsageError``."""
+    if not path.is_file():
+        raise UsageError(f"{path}: there is no such recipe", hint="airpack init SOURCE -o RECIPE")
+    return parse_recipe(read_capped(path.resolve(), MAX_RECIPE_SIZE + 1), where=path.name)
+
+
+def lock_path(recipe: Path) -> Path:
+    """Where the lock of the recipe file ``recipe`` is kept."""
+    return recipe.with_suffix(LOCK_SUFFIX)
+
+
+def lock_recipe(path: Path, progress: Progress) -> Lock:
+    """Resolve the recipe file ``path`` and write its lock beside it."""
+    lock = resolve(read_recipe(path), path.parent, progress)
+    write_file(lock_path(path), encode_lock(lock))
+    return lock
+
+
+def read_lock(path: Path) -> Lock:
+    """The lock of the recipe file ``path``; raises ``UsageError`` if it is of another recipe."""
+    place = lock_path(path)
+    again = f"airpack lock {path}"
+    if not place.is_file():
+        raise UsageError(f"{place}: there is no lock", hint=again)
+    lock = parse_lock(read_capped(place, MAX_LOCK_SIZE), where=place.name)
+    if lock.recipe != read_recipe(path).digest:
+        raise UsageError(f"{place}: the recipe has changed since it was locked", hint=again)
+    return lock
+
+
+def unsupported(recipe: Recipe) -> tuple[str, ...]:
+    """What ``recipe`` asks for that this version does not make, each in a few words."""
+    facts = []
+    for variant in recipe.variants:
+        if variant.format not in (GGUF, SAFETENSORS):
+            facts.append(f"variant {variant.name}: the format {variant.format}")
+        elif variant.type is not None and variant.type not in TYPE_NAMES:
+            facts.append(f"variant {variant.name}: the type {variant.type}")
+    if recipe.calibration is not None:
+        facts.append("calibrate")
+    if recipe.quality is not None:
+        facts.append("quality")
+    if recipe.medium.parity > 0:
+        facts.append("medium.parity above 0")
+    return tuple(facts)
+
+
+def check_buildable(recipe: Recipe) -> None:
+    """Raises ``UsageError`` if ``recipe`` asks for what this version does not make."""
+    if facts := unsupported(recipe):
+        raise UsageError(
+            f"recipe: this version does not make {'; '.join(facts)}",
+            hint=f"leave it out; formats are {GGUF}, {SAFETENSORS}; types {', '.join(TYPE_NAMES)}",
+        )
+
+
+def resolve(
+    recipe: Recipe,
+    recipe_folder: Path,
+    progress: Progress,
+    *,
+    cache: Cache | None = None,
+    hub: Hub | None = None,
+) -> Lock:
+    """Pin what ``recipe``, a file in ``recipe_folder``, asks for.
+
+    Raises ``UsageError`` for what cannot be built, ``UnsafeContentError`` for what may not
+    travel, ``PolicyError`` for the licence, ``HubError`` where the hub does not answer.
+    """
+    check_buildable(recipe)
+    if isinstance(recipe.source, HubSource):
+        lock = _resolve_hub(
+            recipe,
+            recipe.source,
+            recipe_folder,
+            cache or Cache.of_environment(),
+            hub or Hub(progress=progress),
+            progress,
+        )
+    else:
+        lock = _resolve_folder(recipe, recipe.source, recipe_folder, progress)
+    progress.note(f"locked {len(lock.files)} files at {lock.revision[:12]}")
+    return lock
+
+
+def _resolve_hub(
+    recipe: Recipe,
+    source: HubSource,
+    recipe_folder: Path,
+    cache: Cache,
+    hub: Hub,
+    progress: Progress,
+) -> Lock:
+    snapshot = hub.resolve(source.repository, source.revision)
+    files = {file.path: file for file in snapshot.files}
+    wanted = _wanted(recipe, files, source.repository)
+    described = read_small_files(snapshot.commit, snapshot.files, cache, progress, hub)
+    licence = _check_description(recipe, described, source.repository)
+    return Lock(
+        recipe=recipe.digest,
+        source=snapshot.commit,
+        licence=licence,
+        files=tuple(files[path] for path in wanted),
+        texts=lock_texts(recipe_folder, recipe.texts),
+    )
+
+
+def _resolve_folder(
+    recipe: Recipe, source: FolderSource, recipe_folder: Path, progress: Progress
+) -> Lock:
+    folder = recipe_folder / source.path
+    paths = list_folder(folder)
+    wanted = _wanted(recipe, paths, source.path)
+    described = read_folder_files(folder, paths)
+    licence = _check_description(recipe, described, source.path)
+    return Lock(
+        recipe=recipe.digest,
+        source=Folder(source.path),
+        licence=licence,
+        files=lock_folder(folder, wanted, progress),
+        texts=lock_texts(recipe_folder, recipe.texts),
+    )
+
+
+def _wanted(recipe: Recipe, paths: Iterable[str], source: str) -> tuple[str, ...]:
+    """The paths that travel, in order; raises unless they are safe and hold the weights."""
+    present = tuple(paths)
+    wanted = tuple(sorted(path for path in present if recipe.wants(path)))
+    if not any(path.endswith(".safetensors") for path in wanted):
+        raise _no_weights(present, source)
+    check_names(wanted)
+    return wanted
+
+
+def _no_weights(paths: tuple[str, ...], source: str) -> UnsafeContentError | UsageError:
+    safe = [path for path in paths if path.endswith(".safetensors")]
+    if safe:
+        return UsageError(
+            f"{source}: the recipe includes no weights; there are {_some(safe)}",
+            hint="name them in source.include",
+        )
+    pickles = [path for path in paths if is_pickle_name(path)]
+    if pickles:
+        return UnsafeContentError(
+            f"{source}: has no safetensors weights, only pickles, which run code when they are"
+            f" loaded: {_some(pickles)}",
+            hint="look for a revision or a conversion of the model in safetensors",
+        )
+    return UsageError(f"{source}: has no safetensors weights")
+
+
+def _some(paths: list[str]) -> str:
+    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+    return ", ".join(f"{path[:100]!a}" for path in sorted(paths)[:3]) + more
+
+
+def read_small_files(
+    commit: HubCommit, files: Iterable[LockedFile], cache: Cache, progress: Progress, hub: Hub
+) -> Mapping[str, bytes]:
+    """The model card and the configuration at ``commit``, as far as there are any."""
+    small = [file for file in files if file.size <= _LIMITS.get(file.path, -1)]
+    fetched = fetch_files(commit, small, cache, progress, hub)
+    return {name: read_capped(path, _LIMITS[name]) for name, path in fetched.items()}
+
+
+def read_folder_files(folder: Path, paths: Iterable[str]) -> Mapping[str, bytes]:
+    """The model card and the configuration in ``folder``, as far as there are any."""
+    return {
+        name: read_capped(source_path(folder, name), _LIMITS[name])
+        for name in paths
+        if name in _LIMITS
+    }
+
+
+_LIMITS = {MODEL_CARD: MAX_CARD_SIZE, CONFIG: MAX_CONFIG_SIZE}
+
+
+def _check_description(recipe: Recipe, described: Mapping[str, bytes], source: str) -> str | None:
+    """The licence, if that and the architecture are such as the recipe can be built from."""
+    licence = licence_of(described.get(MODEL_CARD, b""))
+    check_licence(licence, recipe.licences, source=source)
+    if any(variant.format == GGUF for variant in recipe.variants):
+        if CONFIG not in described:
+            raise UsageError(f"{source}: has no {CONFIG}, so it cannot be converted to GGUF")
+        check_supported(parse_json_object(described[CONFIG], what=CONFIG))
+    return licence

@@ -1,0 +1,45 @@
+"""Signatures over a bundle's sums: one detached file for each signer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from packager.connected.keys import SigningKey
+from packager.errors import TrustError, UsageError
+from packager.format.sums import MAX_SUMS_SIZE, SUMS_NAME, parse_sums, signature_name
+from packager.store.atomic import read_capped, write_file
+from packager.trust.keys import MAX_KEY_FILE_SIZE, MAX_SIGNATURE_SIZE, parse_public_key
+
+
+def sign_bundle(directory: Path, key: SigningKey) -> str:
+    """Add the signature of ``key`` to the bundle; returns the key id."""
+    return _add(directory, key.public.key_id, key.sign(_read_sums(directory)))
+
+
+def import_signature(directory: Path, signature: Path, public: Path) -> str:
+    """Add a signature made elsewhere, once it holds; returns the key id.
+
+    Raises ``TrustError`` for one that is not the public key's over this bundle's sums.
+    """
+    key = parse_public_key(read_capped(public, MAX_KEY_FILE_SIZE), str(public))
+    data = read_capped(signature, MAX_SIGNATURE_SIZE)
+    if not key.verifies(data, _read_sums(directory)):
+        raise TrustError(
+            f"{signature}: not a signature of {key.key_id} over {SUMS_NAME}",
+            hint=f"openssl dgst -sha256 -sign KEY -out SIG {directory / SUMS_NAME}",
+        )
+    return _add(directory, key.key_id, data)
+
+
+def _read_sums(directory: Path) -> bytes:
+    path = directory / SUMS_NAME
+    if not path.is_file():
+        raise UsageError(f"{directory}: not a bundle; there is no {SUMS_NAME} in it")
+    data = read_capped(path, MAX_SUMS_SIZE)
+    parse_sums(data)
+    return data
+
+
+def _add(directory: Path, key_id: str, signature: bytes) -> str:
+    write_file(directory / signature_name(key_id), signature)
+    return key_id

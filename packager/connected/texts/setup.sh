@@ -1,0 +1,85 @@
+#!/bin/sh
+# Sets up airpack from this medium alone: no network, no root, no compiler.
+#
+#     sh setup.sh [DIRECTORY]        (default: ~/airpack)
+#
+# Makes a virtual environment in DIRECTORY out of the wheels beside this script, each checked
+# against SHA256SUMS; one that is damaged is taken from the payload's copy instead. Check the
+# signature of SHA256SUMS first: READ-ME-FIRST.txt says how.
+set -eu
+
+here=$(cd "$(dirname "$0")" && pwd)
+target=${1:-$HOME/airpack}
+
+fail() {
+    printf 'error: %s\n' "$1" >&2
+    [ $# -lt 2 ] || printf 'try: %s\n' "$2" >&2
+    exit 1
+}
+
+# The first Python here that the bundle has wheels for.
+find_python() {
+    for candidate in python3 python3.14 python3.13 python3.12 python3.11 python3.10; do
+        command -v "$candidate" >/dev/null 2>&1 || continue
+        version=$("$candidate" -c 'import sys; print("%d.%d" % sys.version_info[:2])') || continue
+        if [ -f "$here/requirements-$version.txt" ]; then
+            python=$(command -v "$candidate")
+            return 0
+        fi
+    done
+    wanted=$(cd "$here" && ls requirements-*.txt 2>/dev/null | sed 's/requirements-//; s/\.txt//' | tr '\n' ' ')
+    fail "no Python that this bundle has wheels for; it has them for: $wanted" \
+        "install one of these from your system's own medium (Debian: apt install python3)"
+}
+
+# Put the file $1 into $work: the one beside this script if its digest is right, else the
+# payload's copy, and that only if its digest is right.
+fetch() {
+    line=$(grep "^[0-9a-f]\{64\}  $1\$" "$here/SHA256SUMS") || fail "$1: SHA256SUMS does not list it"
+    cp "$here/$1" "$work/$1" 2>/dev/null || :
+    if ! (cd "$work" && printf '%s\n' "$line" | sha256sum -c --status 2>/dev/null); then
+        printf 'note: %s is missing or damaged here; taking the copy in the payload\n' "$1" >&2
+        cat "$here"/payload.* 2>/dev/null | tar -x -O -f - "setup/$1" >"$work/$1" 2>/dev/null || :
+        (cd "$work" && printf '%s\n' "$line" | sha256sum -c --status 2>/dev/null) ||
+            fail "$1: damaged, and so is its copy in the payload" "copy the bundle again"
+    fi
+}
+
+find_python
+version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+if [ -e "$target" ] && [ ! -f "$target/pyvenv.cfg" ]; then
+    fail "$target exists and is not a virtual environment" "sh setup.sh ANOTHER-DIRECTORY"
+fi
+
+mkdir -p "$target"
+work=$target/setup
+rm -rf "$work"
+mkdir "$work"
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
+
+printf 'checking the wheels\n' >&2
+for name in $(sed -n 's/^[0-9a-f]\{64\}  \(.*\.whl\)$/\1/p' "$here/SHA256SUMS"); do
+    fetch "$name"
+done
+fetch "requirements-$version.txt"
+fetch libgomp.so.1
+
+# What "python3 -m venv --without-pip" makes, without the module that a bare system may lack.
+mkdir -p "$target/bin" "$target/lib/python$version/site-packages" "$target/lib/airpack"
+ln -sf "$python" "$target/bin/python"
+ln -sf python "$target/bin/python3"
+printf 'home = %s\ninclude-system-site-packages = false\nversion = %s\n' \
+    "$(dirname "$python")" "$version" >"$target/pyvenv.cfg"
+cp "$work/libgomp.so.1" "$target/lib/airpack/libgomp.so.1"
+
+printf 'installing airpack into %s\n' "$target" >&2
+PYTHONPATH='' PIP_CONFIG_FILE=/dev/null "$target/bin/python" -I "$(ls "$work"/pip-*.whl)/pip" \
+    install --quiet --isolated --disable-pip-version-check --no-index --no-cache-dir \
+    --find-links "$work" --require-hashes --requirement "$work/requirements-$version.txt" ||
+    fail "the wheels could not be installed into $target"
+
+printf '%s is ready. Next, with the public key that reached you another way:\n' \
+    "$("$target/bin/airpack" --version)"
+printf '    %s/bin/airpack trust add KEY.pub\n' "$target"
+printf '    %s/bin/airpack install %s\n' "$target" "$here"

@@ -1,0 +1,383 @@
+"""``bundle.json``: the index of a bundle, canonical JSON, reached only through signed sums.
+
+The index says where each file lies in the payload, the digest of each chunk, which volume
+holds which bytes, what each variant is and how it must answer. Parsing checks that all of it
+fits together, so that code behind it can do arithmetic without looking back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from packager.errors import AirpackError, MalformedError
+from packager.format import canonical
+from packager.format.canonical import Json
+from packager.format.digest import Digest
+from packager.format.fields import Fields
+from packager.format.golden import Golden
+from packager.format.relpath import (
+    check_distinct,
+    check_medium_name,
+    check_relpath,
+    is_bare_name,
+)
+from packager.format.tar import plan_tar
+from packager.format.target import Target
+
+INDEX_NAME = "bundle.json"
+FORMAT = "airpack-bundle"
+FORMAT_VERSION = 1
+KNOWN_FEATURES: frozenset[str] = frozenset()
+
+MIN_CHUNK_SIZE = 1 << 16
+MAX_CHUNK_SIZE = 1 << 22
+MAX_PAYLOAD_SIZE = 1 << 44  # 16 TiB, 4 Mi chunks of 4 MiB
+MAX_INDEX_SIZE = 400 << 20  # 16 TiB of payload: 4 Mi digests of 67 bytes, and room
+MAX_FILES = 1 << 16
+MAX_VOLUMES = 1 << 16
+MAX_VARIANTS = 64
+
+
+@dataclass(frozen=True)
+class PayloadFile:
+    """A file inside the payload. ``size`` and ``offset`` in bytes."""
+
+    path: str
+    size: int
+    offset: int
+    digest: Digest
+
+    @property
+    def end(self) -> int:
+        """The offset behind the file's last byte."""
+        return self.offset + self.size
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A piece of the payload as a file on a medium; ``offset`` is its place in the payload."""
+
+    name: str
+    size: int
+    offset: int
+
+
+@dataclass(frozen=True)
+class Payload:
+    """The payload's size in bytes and the digest of each of its chunks, in order."""
+
+    size: int
+    chunk_size: int
+    chunks: tuple[Digest, ...]
+
+    def chunk_range(self, chunk: int) -> tuple[int, int]:
+        """Offset and size of ``chunk``; only the last one may be short."""
+        offset = chunk * self.chunk_size
+        return offset, min(self.chunk_size, self.size - offset)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One quantization of the model: its files under ``directory`` in the payload.
+
+    ``model`` is the file the engine opens and ``golden`` how it must answer; both are absent
+    where no engine in the bundle runs the format.
+    """
+
+    name: str
+    format: str
+    type: str
+    directory: str
+    model: str | None
+    golden: Golden | None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the weights came from. ``revision`` is a commit, or the digest of a local folder."""
+
+    kind: str
+    repository: str
+    revision: str
+    licence: str | None
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The index, parsed and consistent."""
+
+    name: str
+    version: str
+    sequence: int
+    created: str
+    expires: str | None
+    signers: int
+    airpack: str
+    engine: str
+    origin: Origin
+    lock: Digest
+    payload: Payload
+    volumes: tuple[Volume, ...]
+    files: tuple[PayloadFile, ...]
+    variants: tuple[Variant, ...]
+    targets: tuple[Target, ...]
+
+    @property
+    def title(self) -> str:
+        """The name of the bundle's directory."""
+        return f"{self.name}-{self.version}"
+
+    @cached_property
+    def file_by_path(self) -> dict[str, PayloadFile]:
+        """The files by their path in the payload."""
+        return {file.path: file for file in self.files}
+
+    def variant_files(self, variant: Variant) -> tuple[PayloadFile, ...]:
+        """The files that ``variant`` is made of."""
+        return tuple(f for f in self.files if f.path.startswith(f"{variant.directory}/"))
+
+    def files_touching(self, begin: int, end: int) -> Iterator[PayloadFile]:
+        """The files with a byte in the payload's range ``begin`` to ``end``."""
+        return (f for f in self.files if f.offset < end and f.end > begin)
+
+
+def encode_bundle(bundle: Bundle) -> bytes:
+    """Write the index, having read it back as any host will."""
+    data = canonical.encode(_bundle_json(bundle))
+    parse_bundle(data)
+    return data
+
+
+def parse_bundle(data: bytes) -> Bundle:
+    """Read an index; raises ``MalformedError`` for anything that does not fit together."""
+    document = canonical.decode(data, what=INDEX_NAME, max_size=MAX_INDEX_SIZE)
+    fields = Fields.of(document, INDEX_NAME)
+    _check_format(fields)
+    fields.only("format", "format_version", "features", *_BUNDLE_FIELDS)
+    try:
+        bundle = _parse_bundle(fields)
+        _check_consistent(bundle)
+    except MalformedError:
+        raise
+    except AirpackError as error:
+        raise MalformedError(f"{INDEX_NAME}: {error.message}") from None
+    return bundle
+
+
+_BUNDLE_FIELDS = (
+    "name", "version", "sequence", "created", "expires", "signers", "airpack", "engine",
+    "origin", "lock", "payload", "volumes", "files", "variants", "targets",
+)  # fmt: skip
+
+
+def _check_format(fields: Fields) -> None:
+    if fields.text("format") != FORMAT:
+        raise fields.refuse("format", f"not {FORMAT}")
+    version = fields.integer("format_version", least=1)
+    if version != FORMAT_VERSION:
+        raise MalformedError(
+            f"{INDEX_NAME}: format version {version}; this airpack reads {FORMAT_VERSION}",
+            hint="install the airpack that travels with the bundle: sh setup.sh",
+        )
+    unknown = set(fields.texts("features")) - KNOWN_FEATURES
+    if unknown:
+        raise MalformedError(
+            f"{INDEX_NAME}: needs {', '.join(sorted(unknown))}, which this airpack does not have",
+            hint="install the airpack that travels with the bundle: sh setup.sh",
+        )
+
+
+def _parse_bundle(fields: Fields) -> Bundle:
+    return Bundle(
+        name=_bare(fields, "name"),
+        version=_bare(fields, "version"),
+        sequence=fields.integer("sequence", least=1),
+        created=fields.text("created"),
+        expires=fields.optional_text("expires"),
+        signers=fields.integer("signers", least=1, most=100),
+        airpack=fields.text("airpack"),
+        engine=fields.text("engine"),
+        origin=_parse_origin(fields.mapping("origin")),
+        lock=fields.digest("lock"),
+        payload=_parse_payload(fields.mapping("payload")),
+        volumes=_parse_volumes(fields),
+        files=_bounded(fields, "files", MAX_FILES).each("files", _parse_file),
+        variants=_bounded(fields, "variants", MAX_VARIANTS).each("variants", _parse_variant),
+        targets=_bounded(fields, "targets", 16).each("targets", _parse_target),
+    )
+
+
+def _bounded(fields: Fields, key: str, most: int) -> Fields:
+    if len(fields.items(key)) > most:
+        raise fields.refuse(key, f"more than {most} entries")
+    return fields
+
+
+def _bare(fields: Fields, key: str) -> str:
+    value = fields.text(key)
+    if not is_bare_name(value):
+        raise fields.refuse(key, f"{value[:80]!a} is not a plain name ([a-z0-9._-], 63)")
+    return value
+
+
+def _parse_origin(fields: Fields) -> Origin:
+    fields.only("kind", "repository", "revision", "licence")
+    return Origin(
+        kind=fields.text("kind"),
+        repository=fields.text("repository"),
+        revision=fields.text("revision"),
+        licence=fields.optional_text("licence"),
+    )
+
+
+def _parse_payload(fields: Fields) -> Payload:
+    fields.only("size", "chunk_size", "chunks")
+    size = fields.integer("size", least=1, most=MAX_PAYLOAD_SIZE)
+    chunk_size = fields.integer("chunk_size", least=MIN_CHUNK_SIZE, most=MAX_CHUNK_SIZE)
+    if chunk_size & (chunk_size - 1):
+        raise fields.refuse("chunk_size", f"{chunk_size} is not a power of two")
+    values = fields.items("chunks")
+    if len(values) != -(-size // chunk_size):
+        raise fields.refuse("chunks", f"{len(values)} chunks do not make {size} bytes")
+    return Payload(size, chunk_size, tuple(Digest(text) for text in fields.texts("chunks")))
+
+
+def _parse_volumes(fields: Fields) -> tuple[Volume, ...]:
+    volumes: list[Volume] = []
+    offset = 0
+    for entry in _bounded(fields, "volumes", MAX_VOLUMES).mappings("volumes"):
+        entry.only("name", "size")
+        name = check_medium_name(entry.text("name"))
+        if name != volume_name(len(volumes) + 1):
+            raise entry.refuse("name", f"{name!a} is not volume {len(volumes) + 1}")
+        volumes.append(Volume(name, entry.integer("size", least=1), offset))
+        offset += volumes[-1].size
+    return tuple(volumes)
+
+
+def volume_name(number: int) -> str:
+    """The name of the payload's volume ``number``, counted from 1."""
+    return f"payload.{number:05d}"
+
+
+def _parse_file(fields: Fields) -> PayloadFile:
+    fields.only("path", "size", "offset", "digest")
+    return PayloadFile(
+        path=check_relpath(fields.text("path")),
+        size=fields.integer("size"),
+        offset=fields.integer("offset"),
+        digest=fields.digest("digest"),
+    )
+
+
+def _parse_variant(fields: Fields) -> Variant:
+    fields.only("name", "format", "type", "directory", "model", "golden")
+    return Variant(
+        name=_bare(fields, "name"),
+        format=fields.text("format"),
+        type=fields.text("type"),
+        directory=check_relpath(fields.text("directory")),
+        model=fields.optional_text("model"),
+        golden=Golden.parse(fields.mapping("golden")) if fields.has("golden") else None,
+    )
+
+
+def _parse_target(fields: Fields) -> Target:
+    fields.only("platform", "python", "glibc")
+    return Target(fields.text("platform"), fields.texts("python"), fields.text("glibc"))
+
+
+def _check_consistent(bundle: Bundle) -> None:
+    _check_volumes(bundle)
+    _check_files(bundle)
+    _check_variants(bundle)
+
+
+def _check_volumes(bundle: Bundle) -> None:
+    payload, volumes = bundle.payload, bundle.volumes
+    if sum(volume.size for volume in volumes) != payload.size:
+        raise MalformedError(f"{INDEX_NAME}: volumes do not add up to the payload's size")
+    for volume in volumes[:-1]:
+        if volume.size % payload.chunk_size or volume.size != volumes[0].size:
+            raise MalformedError(f"{INDEX_NAME}: {volume.name} does not hold whole chunks")
+    if volumes[-1].size > volumes[0].size:
+        raise MalformedError(f"{INDEX_NAME}: the last volume is larger than the first")
+
+
+def _check_files(bundle: Bundle) -> None:
+    check_distinct(file.path for file in bundle.files)
+    layout = plan_tar((file.path, file.size) for file in bundle.files)
+    for file, entry in zip(bundle.files, layout.entries, strict=True):
+        if file.offset != entry.offset:
+            raise MalformedError(f"{INDEX_NAME}: {file.path!a} is not where the payload has it")
+    if bundle.payload.size != layout.size:
+        raise MalformedError(f"{INDEX_NAME}: the files do not add up to the payload's size")
+
+
+def _check_variants(bundle: Bundle) -> None:
+    names = [variant.name for variant in bundle.variants]
+    if not names or len(set(names)) != len(names):
+        raise MalformedError(f"{INDEX_NAME}: no variants, or two of one name")
+    for variant in bundle.variants:
+        if variant.directory != variant_directory(bundle.name, variant.name):
+            raise MalformedError(f"{INDEX_NAME}: variant {variant.name} is not in its directory")
+        model_path = f"{variant.directory}/{variant.model}"
+        if variant.model is not None and model_path not in bundle.file_by_path:
+            raise MalformedError(f"{INDEX_NAME}: {model_path!a} is not in the payload")
+
+
+def variant_directory(name: str, variant: str) -> str:
+    """Where the payload keeps the files of ``variant`` of the model ``name``."""
+    return f"models/{name}/{variant}"
+
+
+def _bundle_json(bundle: Bundle) -> dict[str, Json]:
+    origin, payload = bundle.origin, bundle.payload
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "features": [],
+        "name": bundle.name,
+        "version": bundle.version,
+        "sequence": bundle.sequence,
+        "created": bundle.created,
+        "expires": bundle.expires,
+        "signers": bundle.signers,
+        "airpack": bundle.airpack,
+        "engine": bundle.engine,
+        "origin": {
+            "kind": origin.kind,
+            "repository": origin.repository,
+            "revision": origin.revision,
+            "licence": origin.licence,
+        },
+        "lock": bundle.lock.hex,
+        "payload": {
+            "size": payload.size,
+            "chunk_size": payload.chunk_size,
+            "chunks": [digest.hex for digest in payload.chunks],
+        },
+        "volumes": [{"name": v.name, "size": v.size} for v in bundle.volumes],
+        "files": [
+            {"path": f.path, "size": f.size, "offset": f.offset, "digest": f.digest.hex}
+            for f in bundle.files
+        ],
+        "variants": [_variant_json(variant) for variant in bundle.variants],
+        "targets": [
+            {"platform": t.platform, "python": list(t.python), "glibc": t.glibc}
+            for t in bundle.targets
+        ],
+    }
+
+
+def _variant_json(variant: Variant) -> dict[str, Json]:
+    return {
+        "name": variant.name,
+        "format": variant.format,
+        "type": variant.type,
+        "directory": variant.directory,
+        "model": variant.model,
+        "golden": variant.golden.encode() if variant.golden else None,
+    }

@@ -1,0 +1,160 @@
+"""Reading the payload: every core, each chunk checked before anybody else sees it.
+
+A worker reads a run of neighbouring chunks into its own reused buffer, checks each against its
+signed digest, and hands it on only then.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from packager.format.bundle import Bundle, Volume
+from packager.progress import Task
+from packager.store.atomic import open_regular
+from packager.trust.verify import VerifiedBundle
+
+# Buffers of 1 to 4 MiB, reused, make hashing free beside the copy; larger or fresh ones do not.
+_RUN_SIZE = 1 << 20
+
+ChunkHandler = Callable[[int, memoryview], None]
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Neighbouring chunks of one volume, read at once. Offsets and sizes in bytes."""
+
+    volume: Volume
+    first: int
+    offset: int
+    size: int
+
+
+def read_chunks(
+    verified: VerifiedBundle,
+    places: dict[str, Path],
+    chunks: Sequence[int],
+    *,
+    good: ChunkHandler,
+    bad: Callable[[int], None],
+    task: Task,
+    workers: int | None = None,
+) -> None:
+    """Read ``chunks``, in ascending order, from the volumes at ``places``.
+
+    ``good`` gets the number and the bytes of each chunk that has its signed digest, ``bad`` the
+    number of each that has not, or that the device would not give; both from several threads.
+    """
+    bundle = verified.bundle
+    with ExitStack() as stack:
+        descriptors = {name: stack.enter_context(open_regular(p)) for name, p in places.items()}
+        reader = _Reader(bundle, descriptors, _runs(bundle, places, chunks), good, bad, task)
+        count = workers or len(os.sched_getaffinity(0))
+        with ThreadPoolExecutor(count) as pool:
+            for future in [pool.submit(reader.work) for _ in range(count)]:
+                future.result()
+
+
+def _runs(bundle: Bundle, places: dict[str, Path], chunks: Sequence[int]) -> Iterator[_Run]:
+    """Group ``chunks`` into runs of about a megabyte that stay inside one volume."""
+    chunk_size = bundle.payload.chunk_size
+    per_run = max(1, _RUN_SIZE // chunk_size)
+    volumes = iter(volume for volume in bundle.volumes if volume.name in places)
+    volume = next(volumes, None)
+    index = 0
+    while index < len(chunks) and volume is not None:
+        offset, _ = bundle.payload.chunk_range(chunks[index])
+        if offset >= volume.offset + volume.size:
+            volume = next(volumes, None)
+            continue
+        first = chunks[index]
+        count = 1
+        limit = min(per_run, -(-(volume.offset + volume.size - offset) // chunk_size))
+        while count < limit and chunks[index + count : index + count + 1] == [first + count]:
+            count += 1
+        end = min((first + count) * chunk_size, bundle.payload.size)
+        yield _Run(volume, first, offset, end - offset)
+        index += count
+
+
+class _Reader:
+    """What the workers share: the runs still to do, and where to hand chunks."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        descriptors: dict[str, int],
+        runs: Iterator[_Run],
+        good: ChunkHandler,
+        bad: Callable[[int], None],
+        task: Task,
+    ) -> None:
+        self._bundle = bundle
+        self._descriptors = descriptors
+        self._runs = runs
+        self._good = good
+        self._bad = bad
+        self._task = task
+        self._lock = threading.Lock()
+
+    def work(self) -> None:
+        """Take runs until there are none left, or until a worker failed."""
+        buffer = memoryview(bytearray(max(_RUN_SIZE, self._bundle.payload.chunk_size)))
+        while run := self._next():
+            try:
+                self._check_run(run, buffer)
+            except BaseException:
+                self._stop()
+                raise
+            with self._lock:
+                self._task.advance(run.size)
+
+    def _next(self) -> _Run | None:
+        with self._lock:
+            return next(self._runs, None)
+
+    def _stop(self) -> None:
+        with self._lock:
+            self._runs = iter(())
+
+    def _check_run(self, run: _Run, buffer: memoryview) -> None:
+        payload = self._bundle.payload
+        descriptor = self._descriptors[run.volume.name]
+        position = run.offset - run.volume.offset
+        whole = read_fully(descriptor, buffer[: run.size], position) == run.size
+        for start in range(0, run.size, payload.chunk_size):
+            number = run.first + start // payload.chunk_size
+            chunk = buffer[start : min(start + payload.chunk_size, run.size)]
+            # A run cut short by one bad sector or an early end is read again chunk by chunk, so
+            # that only the chunks that cannot be had are lost.
+            there = whole or read_fully(descriptor, chunk, position + start) == len(chunk)
+            if there and hashlib.sha256(chunk).hexdigest() == payload.chunks[number].hex:
+                self._good(number, chunk)
+            else:
+                self._bad(number)
+
+
+def read_fully(descriptor: int, buffer: memoryview, position: int) -> int:
+    """Fill ``buffer`` from ``position``; returns the bytes read before an end or an error."""
+    done = 0
+    while done < len(buffer):
+        try:
+            count = os.preadv(descriptor, [buffer[done:]], position + done)
+        except OSError:
+            return done
+        if count == 0:
+            return done
+        done += count
+    return done
+
+
+def volume_places(bundle: Bundle, find: Callable[[str], Path | None]) -> dict[str, Path]:
+    """Where each volume lies, for those that are there."""
+    places = {volume.name: find(volume.name) for volume in bundle.volumes}
+    return {name: path for name, path in places.items() if path is not None}

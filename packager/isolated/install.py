@@ -1,0 +1,208 @@
+"""``airpack install``: the far half of the trip, from media to a model that answers.
+
+    receipt <- activate <- smoke test <- stage <- verify <- trust <- media
+
+Whatever stops it, the generation that was current stays current, and nothing of the new one
+is visible.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from packager import __version__
+from packager.errors import IntegrityError, SmokeTestError, UsageError
+from packager.format.bundle import INDEX_NAME, Bundle, Variant
+from packager.format.receipt import RECEIPT_NAME, Receipt, SmokeRecord, encode_receipt
+from packager.format.sums import SUMS_NAME, signature_name
+from packager.format.timestamps import format_timestamp
+from packager.isolated.media import Media
+from packager.isolated.stage import stage_files
+from packager.isolated.trust_store import read_sequences, write_sequences
+from packager.isolated.verify import authenticate, find_strangers
+from packager.progress import Progress
+from packager.runtime.smoke import SmokeResult, smoke_test
+from packager.store.atomic import make_directory, write_file
+from packager.store.blobs import link_blob
+from packager.store.generations import next_number, publish, staging, sweep_leftovers
+from packager.store.home import Home
+from packager.store.journal import append_event
+from packager.trust.keyring import Keyring
+from packager.trust.verify import VerifiedBundle
+
+
+@dataclass(frozen=True)
+class InstallRequest:
+    """What a person asked for, and the moment they asked."""
+
+    media: Media
+    home: Home
+    keyring: Keyring
+    variant: str | None
+    smoke: bool
+    allow_downgrade: bool
+    operator: str
+    now: datetime
+
+
+@dataclass(frozen=True)
+class Installation:
+    """What came of it."""
+
+    receipt: Receipt
+    path: Path
+    smoke: tuple[SmokeResult, ...]
+
+
+def install(request: InstallRequest, progress: Progress) -> Installation:
+    """Install the bundle on the media as the new current generation of its model.
+
+    Raises an ``AirpackError`` of the class of what was wrong; then nothing has changed.
+    """
+    verified = authenticate(request.media, request.keyring, now=request.now)
+    _refuse_strangers(verified, request.media)
+    variants = _choose_variants(verified.bundle, request.variant)
+    home = request.home
+    with home.changing():
+        sweep_leftovers(home)
+        if not request.allow_downgrade:
+            read_sequences(home).check(verified)
+        files = [f for v in variants for f in verified.bundle.variant_files(v)]
+        stage_files(verified, files, request.media, home, progress)
+        installation = _activate(request, verified, variants, progress)
+        write_sequences(home, read_sequences(home).raised(verified))
+        _record(request, installation)
+    return installation
+
+
+def _activate(
+    request: InstallRequest,
+    verified: VerifiedBundle,
+    variants: tuple[Variant, ...],
+    progress: Progress,
+) -> Installation:
+    """Prepare the generation out of sight, test it there, and make it current."""
+    home, name = request.home, verified.bundle.name
+    number = next_number(home, name)
+    with staging(home, name) as staged:
+        _link_variants(verified.bundle, variants, home, staged)
+        results = _test_variants(variants, staged, progress) if request.smoke else ()
+        receipt = _receipt(request, verified, variants, results, number)
+        _write_evidence(verified, receipt, staged)
+        path = publish(home, name, number, staged)
+    return Installation(receipt, path, results)
+
+
+def _refuse_strangers(verified: VerifiedBundle, media: Media) -> None:
+    stranger = next(iter(find_strangers(media, verified.sums)), None)
+    if stranger is not None:
+        raise IntegrityError(
+            f"{stranger}: not part of the signed bundle",
+            hint=f"find out who put it there; then remove it: rm {stranger}",
+        )
+
+
+def _choose_variants(bundle: Bundle, name: str | None) -> tuple[Variant, ...]:
+    if name is None:
+        return bundle.variants
+    chosen = tuple(variant for variant in bundle.variants if variant.name == name)
+    if not chosen:
+        names = ", ".join(variant.name for variant in bundle.variants)
+        raise UsageError(f"{bundle.title} has no variant {name!r}; it has {names}")
+    return chosen
+
+
+def _link_variants(bundle: Bundle, variants: tuple[Variant, ...], home: Home, staged: Path) -> None:
+    for variant in variants:
+        for file in bundle.variant_files(variant):
+            path = staged / file.path.removeprefix(f"models/{bundle.name}/")
+            make_directory(path.parent)
+            link_blob(home, file.digest, path)
+
+
+def _test_variants(
+    variants: tuple[Variant, ...], staged: Path, progress: Progress
+) -> tuple[SmokeResult, ...]:
+    """Let each variant that has golden outputs answer; the first that fails ends it."""
+    results = []
+    for variant in variants:
+        if variant.model is None or variant.golden is None:
+            progress.note(f"{variant.name}: carried as it is; no engine here runs it, not tested")
+            continue
+        model = staged / variant.name / variant.model
+        result = smoke_test(model, variant.golden, variant=variant.name, progress=progress)
+        if not result.ok:
+            raise SmokeTestError(
+                f"{variant.name}: does not answer as it did at the build",
+                hint="the current generation is unchanged; airpack verify BUNDLE checks the medium",
+            )
+        results.append(result)
+    return tuple(results)
+
+
+def _receipt(
+    request: InstallRequest,
+    verified: VerifiedBundle,
+    variants: tuple[Variant, ...],
+    results: tuple[SmokeResult, ...],
+    number: int,
+) -> Receipt:
+    bundle = verified.bundle
+    return Receipt(
+        name=bundle.name,
+        version=bundle.version,
+        sequence=bundle.sequence,
+        generation=number,
+        bundle=verified.digest,
+        signers=tuple(signer.key_id for signer in verified.signers),
+        variants=tuple(variant.name for variant in variants),
+        installed=format_timestamp(request.now),
+        operator=request.operator,
+        media=tuple(str(directory) for directory in request.media.directories),
+        airpack=__version__,
+        smoke=tuple(_smoke_record(result) for result in results),
+    )
+
+
+def _smoke_record(result: SmokeResult) -> SmokeRecord:
+    return SmokeRecord(
+        variant=result.variant,
+        ok=result.ok,
+        tokens_match=result.tokens_match,
+        namespace=result.egress.namespace,
+        millitokens_per_second=round(result.tokens_per_second * 1000),
+    )
+
+
+def _write_evidence(verified: VerifiedBundle, receipt: Receipt, staged: Path) -> None:
+    evidence = verified.evidence
+    write_file(staged / INDEX_NAME, evidence.index)
+    write_file(staged / SUMS_NAME, evidence.sums)
+    for signer in verified.signers:
+        signature = evidence.signatures[signer.key_id]
+        write_file(staged / signature_name(signer.key_id), signature)
+    write_file(staged / RECEIPT_NAME, encode_receipt(receipt))
+
+
+def _record(request: InstallRequest, installation: Installation) -> None:
+    receipt = installation.receipt
+    append_event(
+        request.home.log,
+        "install",
+        {
+            "name": receipt.name,
+            "version": receipt.version,
+            "sequence": receipt.sequence,
+            "generation": receipt.generation,
+            "bundle": receipt.bundle.hex,
+            "signers": list(receipt.signers),
+            "variants": list(receipt.variants),
+            "operator": receipt.operator,
+            "media": list(receipt.media),
+            "smoke": "passed" if installation.smoke else "not run",
+            "downgrade_allowed": request.allow_downgrade,
+        },
+        now=request.now,
+    )

@@ -1,0 +1,120 @@
+"""Life after the install: pick a variant, test it again, go back, take it away, clean up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from packager.errors import UsageError
+from packager.format.bundle import Variant
+from packager.progress import Progress
+from packager.runtime.smoke import SmokeResult, smoke_test
+from packager.store.blobs import collect_garbage
+from packager.store.generations import (
+    Generation,
+    find_generation,
+    generations,
+    make_current,
+    remove_generation,
+    remove_model,
+    sweep_leftovers,
+)
+from packager.store.home import Home
+from packager.store.journal import append_event
+
+
+@dataclass(frozen=True)
+class InstalledVariant:
+    """A variant on this host: what the index says of it, and the file the engine opens."""
+
+    generation: Generation
+    variant: Variant
+    model: Path
+
+
+def find_variant(home: Home, name: str, variant: str | None) -> InstalledVariant:
+    """The named variant of the current generation, or its first that an engine runs.
+
+    Raises ``UsageError`` where there is none.
+    """
+    generation = find_generation(home, name)
+    installed = [v for v in generation.bundle.variants if v.name in generation.receipt.variants]
+    names = ", ".join(v.name for v in installed)
+    for candidate in installed:
+        if candidate.name == variant or (variant is None and candidate.model is not None):
+            if candidate.model is None:
+                raise UsageError(f"{name} {variant}: carried as it is; the engine cannot open it")
+            model = generation.path / candidate.name / candidate.model
+            return InstalledVariant(generation, candidate, model)
+    raise UsageError(f"{name} has no variant {variant!r} installed; it has {names}")
+
+
+def smoke(home: Home, name: str, variant: str | None, progress: Progress) -> SmokeResult:
+    """Let an installed variant answer again, and compare."""
+    found = find_variant(home, name, variant)
+    if found.variant.golden is None:
+        raise UsageError(f"{name} {found.variant.name}: no outputs were recorded at the build")
+    return smoke_test(
+        found.model, found.variant.golden, variant=found.variant.name, progress=progress
+    )
+
+
+def roll_back(home: Home, name: str, to: int | None, *, now: datetime, operator: str) -> Generation:
+    """Make an earlier generation current: ``to``, or the newest one before the current."""
+    with home.changing():
+        target = find_generation(home, name, to) if to is not None else _previous(home, name)
+        make_current(home, name, target.number)
+        details = {"name": name, "generation": target.number, "operator": operator}
+        append_event(home.log, "rollback", details, now=now)
+        return find_generation(home, name)
+
+
+def _previous(home: Home, name: str) -> Generation:
+    found = generations(home, name)
+    current = next((g.number for g in found if g.current), found[-1].number + 1)
+    earlier = [g for g in found if g.number < current]
+    if not earlier:
+        raise UsageError(
+            f"{name}: there is no generation before {current}",
+            hint="airpack list; then airpack rollback NAME --to GENERATION",
+        )
+    return earlier[-1]
+
+
+def uninstall(
+    home: Home, name: str, number: int | None, *, now: datetime, operator: str
+) -> tuple[int, ...]:
+    """Take away one generation of ``name``, or all; returns their numbers.
+
+    Raises ``UsageError`` for the current one of several: roll back first. The store keeps the
+    bytes until :func:`free_space`.
+    """
+    with home.changing():
+        found = generations(home, name)
+        if number is None or len(found) == 1:
+            removed = tuple(g.number for g in found if number in (None, g.number))
+            if not removed:
+                find_generation(home, name, number)
+            remove_model(home, name)
+        else:
+            generation = find_generation(home, name, number)
+            if generation.current:
+                raise UsageError(
+                    f"{name}: generation {number} is the current one",
+                    hint=f"airpack rollback {name}, then this again",
+                )
+            remove_generation(generation)
+            removed = (number,)
+        details = {"name": name, "generations": list(removed), "operator": operator}
+        append_event(home.log, "uninstall", details, now=now)
+        return removed
+
+
+def free_space(home: Home, *, now: datetime, operator: str) -> int:
+    """Remove what no generation holds; returns the bytes freed."""
+    with home.changing():
+        sweep_leftovers(home)
+        freed = collect_garbage(home)
+        append_event(home.log, "gc", {"freed": freed, "operator": operator}, now=now)
+        return freed

@@ -1,0 +1,144 @@
+"""The media a bundle came on: directories, in any order, that nobody vouches for yet.
+
+Everything read here is bounded and comes from regular files only. What it says is believed
+only behind :func:`packager.trust.verify.verify_bundle`.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from packager.errors import IntegrityError, MissingVolumeError, TrustError, UsageError
+from packager.format.bundle import INDEX_NAME, MAX_INDEX_SIZE
+from packager.format.sums import MAX_SUMS_SIZE, SUMS_NAME, signature_key_id
+from packager.store.atomic import naming_refusals, read_capped
+from packager.trust.keys import MAX_KEY_FILE_SIZE, MAX_SIGNATURE_SIZE, PublicKey, parse_public_key
+from packager.trust.verify import Evidence
+
+MAX_NAMES = 4096  # on one medium: volumes, wheels, signatures and the rest
+MAX_SIGNATURES = 64
+
+# What desktop systems leave on any stick; never part of a bundle, never read.
+_DROPPINGS = frozenset({"System Volume Information", "$RECYCLE.BIN", "lost+found"})
+
+
+@dataclass(frozen=True)
+class Media:
+    """The directories that together hold one bundle."""
+
+    directories: tuple[Path, ...]
+
+    def find(self, name: str) -> Path | None:
+        """Where the file ``name`` lies, on the first medium that has it."""
+        for directory in self.directories:
+            path = directory / name
+            if os.path.lexists(path):
+                return path
+        return None
+
+    def require(self, name: str) -> Path:
+        """Where the file ``name`` lies; raises ``MissingVolumeError`` if on no medium."""
+        path = self.find(name)
+        if path is None:
+            places = ", ".join(str(directory) for directory in self.directories)
+            raise MissingVolumeError(f"{name} is on none of the media: {places}")
+        return path
+
+    def names(self) -> Iterator[tuple[Path, str]]:
+        """Every directory and name on the media, but hidden files and systems' droppings."""
+        for directory in self.directories:
+            for name in _list_names(directory):
+                yield directory, name
+
+
+def open_media(paths: Iterable[Path]) -> Media:
+    """The media at ``paths``: bundle directories, or directories holding just one.
+
+    Raises ``UsageError`` where there is no bundle.
+    """
+    return Media(tuple(_bundle_directory(path) for path in paths))
+
+
+def _bundle_directory(path: Path) -> Path:
+    with naming_refusals(path):
+        if not path.is_dir():
+            raise UsageError(f"{path}: no such directory")
+        if (path / SUMS_NAME).exists():
+            return path
+        inside = [child.parent for child in path.glob(f"*/{SUMS_NAME}")]
+    if len(inside) == 1:
+        return inside[0]
+    if inside:
+        names = ", ".join(sorted(child.name for child in inside))
+        raise UsageError(f"{path}: holds several bundles ({names}); name one of them")
+    raise UsageError(f"{path}: not a bundle; there is no {SUMS_NAME} in it")
+
+
+def _list_names(directory: Path) -> list[str]:
+    with naming_refusals(directory), os.scandir(directory) as entries:
+        names = []
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name in _DROPPINGS:
+                continue
+            names.append(entry.name)
+            if len(names) > MAX_NAMES:
+                raise IntegrityError(f"{directory}: holds more than {MAX_NAMES} files")
+    return sorted(names)
+
+
+def read_evidence(media: Media) -> Evidence:
+    """Read what the decision to trust is made from: sums, their signatures, the index."""
+    return Evidence(
+        sums=_read_same(media, SUMS_NAME, MAX_SUMS_SIZE),
+        signatures=_read_signatures(media),
+        index=read_capped(media.require(INDEX_NAME), MAX_INDEX_SIZE),
+    )
+
+
+def _read_same(media: Media, name: str, max_size: int) -> bytes:
+    found = [(d, read_capped(d / name, max_size)) for d in media.directories if (d / name).exists()]
+    if not found:
+        media.require(name)
+    for directory, data in found[1:]:
+        if data != found[0][1]:
+            raise IntegrityError(f"{directory}: holds another bundle than {found[0][0]}")
+    return found[0][1]
+
+
+def _read_signatures(media: Media) -> dict[str, bytes]:
+    signatures: dict[str, bytes] = {}
+    for directory, name in media.names():
+        key_id = signature_key_id(name)
+        if key_id is None or key_id in signatures:
+            continue
+        if len(signatures) == MAX_SIGNATURES:
+            raise IntegrityError(f"{directory}: more than {MAX_SIGNATURES} signatures")
+        signatures[key_id] = read_capped(directory / name, MAX_SIGNATURE_SIZE + 1)
+    return signatures
+
+
+def read_run_key(path: Path, media: Media) -> PublicKey:
+    """Read the public key a person named for this run.
+
+    Raises ``TrustError`` for one that came on the medium itself: it would vouch for itself.
+    """
+    with naming_refusals(path):
+        real = path.resolve()
+        inside = [d for d in media.directories if real.is_relative_to(d.resolve())]
+    if inside:
+        raise TrustError(
+            f"{path}: this key came on the medium that it should vouch for",
+            hint="get the key another way, or compare its fingerprint with the sender by voice",
+        )
+    return parse_public_key(read_capped(real, MAX_KEY_FILE_SIZE), str(path))
+
+
+def regular_size(path: Path) -> int | None:
+    """The size in bytes of a regular file, or ``None`` for any other kind of thing."""
+    with naming_refusals(path):
+        status = path.lstat()
+    return status.st_size if stat.S_ISREG(status.st_mode) else None

@@ -1,0 +1,259 @@
+"""An open model, and what can be asked of it. The engine itself runs in another process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import cast
+
+from packager.errors import EngineError
+from packager.format.digest import Digest
+from packager.format.golden import ALTERNATIVES, Alternatives
+from packager.runtime.model_file import ModelFile, read_model_file
+from packager.runtime.process import Message, WorkerProcess
+from packager.runtime.sandbox import Egress
+
+DEFAULT_CONTEXT = 4096
+LOOPBACK = "127.0.0.1"
+
+# Below this many bytes of weights, threads wait for each other longer than they work. The
+# number of threads changes no result, only the time.
+_SMALL_MODEL_SIZE = 64 << 20
+_SILENCE_SECONDS = 600.0
+_SECONDS_PER_TOKEN = 10.0
+_SLOWEST_DISK = 10 << 20  # bytes a second
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How to run the engine.
+
+    ``context`` is in tokens, bounded by the model's own; ``slots`` requests at once share it.
+    ``measuring`` gives up speed for answers that are the same each time. ``isolate`` asks for
+    a network namespace. ``host``, ``port`` and ``private`` are where its HTTP routes listen and
+    whether others may use them. ``libraries`` is a directory with the carried ``libgomp.so.1``.
+    """
+
+    context: int = DEFAULT_CONTEXT
+    threads: int | None = None
+    measuring: bool = False
+    isolate: bool = True
+    private: bool = True
+    host: str = LOOPBACK
+    port: int = 0
+    slots: int = 1
+    libraries: Path | None = None
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which engine answered: ``digest`` is that of its shared object."""
+
+    engine: str
+    version: str
+    digest: Digest
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A greedy continuation. ``seconds`` is the time after the first token."""
+
+    tokens: tuple[int, ...]
+    text: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to choose among tokens: greedily at temperature 0; ``None`` leaves it to the model."""
+
+    temperature: float | None = 0.0
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class ChatMessage:
+    """One turn: ``role`` is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+class Engine:
+    """A model opened in a process of its own, cut off from the network where that is allowed.
+
+    A context manager; one request at a time, from the thread that opened it. Every request
+    raises ``EngineError``, with the engine's last words, if the engine refuses, stops, or is
+    silent for ten minutes.
+    """
+
+    def __init__(self, model: Path, options: EngineOptions | None = None) -> None:
+        """Open ``model``. Raises ``EngineError``, and what :func:`read_model_file` raises."""
+        self._options = options or EngineOptions()
+        self.file = read_model_file(model)
+        self.threads = self._options.threads or default_threads(self.file)
+        self.context = min(self._options.context, self.file.context)
+        self._process = WorkerProcess(libraries=self._options.libraries)
+        self._answering = False
+        try:
+            opened = self._open()
+        except BaseException:
+            self._process.close()
+            raise
+        self.url = str(opened["url"])
+        self.egress = Egress(namespace=bool(opened["namespace"]))
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._process.close()
+
+    @property
+    def pid(self) -> int:
+        """The process id of the engine."""
+        return self._process.pid
+
+    def identity(self) -> Identity:
+        """Which engine this is."""
+        found = cast("dict[str, str]", self._ask("identity"))
+        return Identity(found["engine"], found["version"], Digest(found["digest"]))
+
+    def tokenize(self, text: str) -> tuple[int, ...]:
+        """The token ids of ``text``, with what the model wants at the beginning."""
+        return tuple(cast("list[int]", self._ask("tokenize", text=text, special=True)))
+
+    def generate(self, prompt: Sequence[int], max_tokens: int) -> Generation:
+        """Continue the tokens ``prompt`` greedily, to the model's end or ``max_tokens``."""
+        timeout = _SILENCE_SECONDS + max_tokens * _SECONDS_PER_TOKEN
+        found = cast(
+            "dict[str, object]",
+            self._ask("generate", timeout, prompt=list(prompt), max_tokens=max_tokens),
+        )
+        return Generation(
+            tokens=tuple(cast("list[int]", found["tokens"])),
+            text=str(found["text"]),
+            seconds=cast("float", found["milliseconds"]) / 1000,
+        )
+
+    def follow(
+        self, prompt: Sequence[int], continuation: Sequence[int], count: int = ALTERNATIVES
+    ) -> Iterator[Alternatives]:
+        """The ``count`` likeliest tokens at each place of ``continuation``, given those before.
+
+        The engine reads ``prompt`` at once and then token by token, as when it generates, so
+        that the arithmetic is the same.
+        """
+        arguments = {"prompt": list(prompt), "continuation": list(continuation), "count": count}
+        for event in self._events("follow", arguments):
+            yield tuple((token, logprob) for token, logprob in cast("list[list[int]]", event))
+
+    def losses(self, tokens: Sequence[int]) -> Iterator[int | None]:
+        """The logprob in micronats of each of ``tokens`` but the first, given those before.
+
+        ``None`` where the engine does not say, which depends on the tokens alone.
+        """
+        for event in self._events("losses", {"tokens": list(tokens)}):
+            yield cast("int | None", event)
+
+    def complete(
+        self, prompt: str, *, max_tokens: int, sampling: Sampling = Sampling()
+    ) -> Iterator[str]:
+        """Continue ``prompt``, piece by piece. Leaving the iterator stops the engine."""
+        yield from self._stream({"prompt": prompt}, max_tokens, sampling)
+
+    def chat(
+        self,
+        messages: Sequence[ChatMessage],
+        *,
+        max_tokens: int,
+        sampling: Sampling = Sampling(),
+    ) -> Iterator[str]:
+        """Answer ``messages`` by the model's chat template, piece by piece."""
+        body = {"messages": [asdict(message) for message in messages]}
+        yield from self._stream(body, max_tokens, sampling)
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass; raises ``EngineError`` if the engine stops meanwhile."""
+        if self._process.wait(seconds):
+            self._process.receive(0)
+
+    def _open(self) -> Message:
+        opening = {
+            "model": str(self.file.path),
+            "context": self.context,
+            "threads": self.threads,
+            "measuring": self._options.measuring,
+            "private": self._options.private,
+            "host": self._options.host,
+            "port": self._options.port,
+            "slots": self._options.slots,
+        }
+        start = {"opening": opening, "isolate": self._options.isolate, "parent": os.getpid()}
+        self._process.send(start)
+        return cast("Message", self._result(_SILENCE_SECONDS + self.file.size / _SLOWEST_DISK))
+
+    def _stream(
+        self, body: dict[str, object], max_tokens: int, sampling: Sampling
+    ) -> Iterator[str]:
+        chosen = {"temperature": sampling.temperature, "seed": sampling.seed}
+        given = {key: value for key, value in chosen.items() if value is not None}
+        for piece in self._events("stream", body | {"max_tokens": max_tokens} | given):
+            yield str(piece)
+
+    def _ask(self, what: str, timeout: float = _SILENCE_SECONDS, **arguments: object) -> object:
+        self._begin(what, arguments)
+        return self._result(timeout)
+
+    def _events(self, what: str, arguments: dict[str, object]) -> Iterator[object]:
+        self._begin(what, arguments)
+        while "event" in (message := self._receive(_SILENCE_SECONDS)):
+            yield message["event"]
+
+    def _begin(self, what: str, arguments: dict[str, object]) -> None:
+        self._interrupt()
+        self._process.send({"do": what, "arguments": arguments})
+        self._answering = True
+
+    def _interrupt(self) -> None:
+        """Stop the answer that nobody waited for, so that the next one is not taken for it."""
+        if self._answering:
+            self._process.send({"do": "cancel"})
+        while self._answering:
+            self._receive(_SILENCE_SECONDS)
+
+    def _result(self, timeout: float) -> object:
+        self._answering = True
+        return self._receive(timeout)["result"]
+
+    def _receive(self, timeout: float) -> Message:
+        message = self._process.receive(timeout)
+        self._answering = "event" in message
+        if "error" in message:
+            raise _error(message, self._process.last_words())
+        return message
+
+
+def default_threads(file: ModelFile) -> int:
+    """One for a small model; else as many as this process may use."""
+    return 1 if file.size < _SMALL_MODEL_SIZE else len(os.sched_getaffinity(0))
+
+
+_HINTS = {
+    "import": "pip install 'airpack[run]', or on an isolated host: sh setup.sh",
+    "exceed_context_size_error": "shorten the prompt, or begin a new chat",
+}
+
+
+def _error(message: Message, last_words: str) -> EngineError:
+    kind = str(message.get("kind"))
+    words = last_words if kind == "open" else ""
+    return EngineError(f"{message['error']}{words}", hint=_HINTS.get(kind))

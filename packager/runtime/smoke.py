@@ -1,0 +1,305 @@
+"""Does a variant still answer as it did at the build? Record at one side, compare at the other.
+
+Both sides listen the same way, in :func:`_listen`; :func:`compare` then judges without asking
+anything. The engine runs in a process of its own, without network where the kernel allows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from packager.errors import EngineError, SmokeTestError, UsageError
+from packager.format.golden import ALTERNATIVES, MICRONATS, Alternatives, Answer, Golden, Passage
+from packager.progress import Progress, Task
+from packager.runtime.cpu import cpu_kind, libc_kind
+from packager.runtime.engine import Engine, EngineOptions
+from packager.runtime.passage import PASSAGE
+from packager.runtime.sandbox import Egress
+
+T = TypeVar("T")
+
+MAX_SCORED = 128
+_MAX_PASSAGE_CHARACTERS = 4096
+_LEAST_CONTEXT = 512
+_CONTEXT_STEP = 256
+
+# More than are recorded, so that a recorded token is found even where it lost some ranks.
+_OBSERVED_ALTERNATIVES = 40
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What may differ.
+
+    ``tokens``: whether the generated tokens may. ``agreement``: the least part of positions
+    whose likeliest token must be the recorded one. ``divergence``: the most nats of mean
+    Kullback-Leibler divergence a position, over the recorded alternatives. ``perplexity``: the
+    most relative change.
+    """
+
+    tokens: bool
+    agreement: float
+    divergence: float
+    perplexity: float
+
+
+# The same build on the same kind of CPU repeats itself to the last bit.
+SAME_HOST = Tolerance(tokens=False, agreement=1.0, divergence=1e-6, perplexity=1e-4)
+# Between CPUs and builds: agreement >= 0.984 and about 3e-5 nats were measured with the same
+# file; quantizing to 4 bits costs a hundred times that.
+OTHER_HOST = Tolerance(tokens=True, agreement=0.95, divergence=1e-3, perplexity=1e-2)
+
+
+@dataclass(frozen=True)
+class SmokeResult:
+    """How a variant answered. ``expected`` and ``actual`` are texts, an answer a line."""
+
+    ok: bool
+    variant: str
+    tokens_match: bool
+    expected: str
+    actual: str
+    perplexity: float
+    perplexity_expected: float
+    tokens_per_second: float
+    egress: Egress
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How far what was heard is from what was recorded, and what may differ between the two."""
+
+    tolerance: Tolerance
+    tokens_match: bool
+    agreement: float
+    divergence: float
+    perplexity_change: float
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """What is outside the tolerance, in words; empty if all is well."""
+        allowed = self.tolerance
+        faults = []
+        if not (self.tokens_match or allowed.tokens):
+            faults.append("other tokens on the same engine and kind of CPU")
+        # Written so that NaN, which compares false, is a fault.
+        if not self.agreement >= allowed.agreement:
+            faults.append(
+                f"the recorded token is the likeliest at {self.agreement:.1%} of positions, "
+                f"not {allowed.agreement:.0%}"
+            )
+        if not self.divergence <= allowed.divergence:
+            faults.append(
+                f"the probabilities differ by {self.divergence:.2g} nats a token, "
+                f"more than {allowed.divergence:.0e}"
+            )
+        if not self.perplexity_change <= allowed.perplexity:
+            faults.append(
+                f"the perplexity differs by {self.perplexity_change:.2%}, "
+                f"more than {allowed.perplexity:.2%}"
+            )
+        return tuple(faults)
+
+
+@dataclass(frozen=True)
+class _Heard:
+    """What the engine said. Positions are those along the recorded tokens, if there are any."""
+
+    golden: Golden
+    tokens_per_second: float
+
+
+def record_golden(
+    model: Path,
+    *,
+    prompts: Sequence[str],
+    max_tokens: int,
+    text: str | None = None,
+    libraries: Path | None = None,
+    progress: Progress,
+) -> Golden:
+    """Record how ``model`` answers ``prompts`` and reads ``text`` (a built-in one if ``None``).
+
+    ``libraries`` is a directory with the carried ``libgomp.so.1``. Raises ``EngineError``, and
+    ``UsageError`` for a text too short to measure.
+    """
+    options = EngineOptions(
+        context=_context(prompts, max_tokens), measuring=True, libraries=libraries
+    )
+    passage = (text or PASSAGE)[:_MAX_PASSAGE_CHARACTERS]
+    total = 2 * len(prompts) * max_tokens + MAX_SCORED
+    with (
+        Engine(model, options) as engine,
+        progress.task("golden outputs", total, unit="token") as task,
+    ):
+        return _listen(engine, prompts, max_tokens, passage, (), task).golden
+
+
+def smoke_test(
+    model: Path,
+    golden: Golden,
+    *,
+    variant: str,
+    libraries: Path | None = None,
+    progress: Progress,
+) -> SmokeResult:
+    """Let ``model`` answer again, and compare; ``ok`` says whether it is the same model.
+
+    What is not the same is told to ``progress``. Raises ``SmokeTestError`` if the engine cannot
+    open the model, stops, or is silent.
+    """
+    prompts = [answer.prompt for answer in golden.answers]
+    expected = [answer.tokens for answer in golden.answers]
+    longest = max(len(tokens) for tokens in expected)
+    options = EngineOptions(
+        context=golden.context, threads=golden.threads, measuring=True, libraries=libraries
+    )
+    total = 2 * len(prompts) * longest + golden.passage.scored
+    with (
+        _failing_the_test(variant),
+        Engine(model, options) as engine,
+        progress.task(f"smoke test {variant}", total, unit="token") as task,
+    ):
+        heard = _listen(engine, prompts, longest, golden.passage.text, expected, task)
+        egress = engine.egress
+    comparison = compare(golden, heard.golden)
+    for fault in comparison.faults:
+        progress.note(f"{variant}: {fault}")
+    return SmokeResult(
+        ok=not comparison.faults,
+        variant=variant,
+        tokens_match=comparison.tokens_match,
+        expected="\n".join(answer.text for answer in golden.answers),
+        actual="\n".join(answer.text for answer in heard.golden.answers),
+        perplexity=heard.golden.passage.perplexity,
+        perplexity_expected=golden.passage.perplexity,
+        tokens_per_second=heard.tokens_per_second,
+        egress=egress,
+    )
+
+
+def compare(recorded: Golden, heard: Golden) -> Comparison:
+    """Judge ``heard``, whose positions are those along the recorded tokens."""
+    pairs = [
+        (was, now)
+        for old, new in zip(recorded.answers, heard.answers, strict=True)
+        for was, now in zip(old.positions, new.positions, strict=True)
+    ]
+    return Comparison(
+        tolerance=SAME_HOST if _same_host(recorded, heard) else OTHER_HOST,
+        tokens_match=all(
+            old.tokens == new.tokens
+            for old, new in zip(recorded.answers, heard.answers, strict=True)
+        ),
+        agreement=sum(was[0][0] == now[0][0] for was, now in pairs) / len(pairs),
+        divergence=sum(divergence(was, now) for was, now in pairs) / len(pairs),
+        perplexity_change=_relative_change(recorded.passage, heard.passage),
+    )
+
+
+def divergence(recorded: Alternatives, heard: Alternatives) -> float:
+    """Kullback-Leibler divergence in nats, over the recorded tokens and all the others as one.
+
+    A recorded token that is no longer among those heard counts as the least likely of them.
+    The sum over a coarser partition is a lower bound of the divergence.
+    """
+    found = dict(heard)
+    least = heard[-1][1]
+    shares = [(_share(logprob), _share(found.get(token, least))) for token, logprob in recorded]
+    rest = tuple(max(1e-12, 1 - sum(column)) for column in zip(*shares, strict=True))
+    return sum(p * math.log(p / q) for p, q in [*shares, (rest[0], rest[1])] if p > 0)
+
+
+def _share(logprob: int) -> float:
+    return max(1e-300, math.exp(logprob / MICRONATS))
+
+
+def _same_host(recorded: Golden, heard: Golden) -> bool:
+    return (recorded.engine_digest, recorded.cpu, recorded.libc) == (
+        heard.engine_digest,
+        heard.cpu,
+        heard.libc,
+    )
+
+
+def _relative_change(recorded: Passage, heard: Passage) -> float:
+    if recorded.scored != heard.scored:  # the text became other tokens
+        return math.inf
+    return abs(math.expm1((heard.loss - recorded.loss) / MICRONATS / recorded.scored))
+
+
+def _listen(
+    engine: Engine,
+    prompts: Sequence[str],
+    max_tokens: int,
+    passage: str,
+    expected: Sequence[tuple[int, ...]],
+    task: Task,
+) -> _Heard:
+    """Let the engine answer ``prompts`` and read ``passage``.
+
+    Positions are taken along ``expected``, one sequence a prompt, or along its own answers.
+    """
+    answers = []
+    seconds = 0.0
+    decoded = 0
+    for index, prompt in enumerate(prompts):
+        tokens = engine.tokenize(prompt)
+        generation = engine.generate(tokens, max_tokens)
+        task.advance(max_tokens)
+        seconds += generation.seconds
+        decoded += len(generation.tokens) - 1  # the first comes with the prompt
+        along = expected[index] if expected else generation.tokens
+        count = _OBSERVED_ALTERNATIVES if expected else ALTERNATIVES
+        positions = tuple(_counted(engine.follow(tokens, along, count), task))
+        task.advance(max_tokens - len(along))
+        answers.append(Answer(prompt, generation.tokens, generation.text, positions))
+    identity = engine.identity()
+    golden = Golden(
+        engine=identity.engine,
+        engine_version=identity.version,
+        engine_digest=identity.digest,
+        cpu=cpu_kind(),
+        libc=libc_kind(),
+        threads=engine.threads,
+        context=engine.context,
+        answers=tuple(answers),
+        passage=_read(engine, passage, task),
+    )
+    return _Heard(golden, decoded / seconds if seconds > 0 else 0.0)
+
+
+def _read(engine: Engine, text: str, task: Task) -> Passage:
+    tokens = engine.tokenize(text)[: MAX_SCORED + 1]
+    logprobs = [lp for lp in _counted(engine.losses(tokens), task) if lp is not None]
+    if not logprobs:
+        raise UsageError("smoke: text: too short to measure a perplexity with")
+    return Passage(text, len(logprobs), -sum(logprobs))
+
+
+def _counted(items: Iterator[T], task: Task) -> Iterator[T]:
+    for item in items:
+        task.advance(1)
+        yield item
+
+
+def _context(prompts: Sequence[str], max_tokens: int) -> int:
+    """Tokens enough for every answer and the passage: a token is at least a byte of the text."""
+    longest = max(len(prompt.encode("utf-8")) for prompt in prompts)
+    wanted = longest + max_tokens + _CONTEXT_STEP
+    return max(_LEAST_CONTEXT, -(-wanted // _CONTEXT_STEP) * _CONTEXT_STEP)
+
+
+@contextmanager
+def _failing_the_test(variant: str) -> Iterator[None]:
+    try:
+        yield
+    except EngineError as error:
+        raise SmokeTestError(
+            f"{variant}: {error.message}", hint=error.hint
+        ) from error

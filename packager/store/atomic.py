@@ -1,0 +1,121 @@
+"""Files that are either there, whole and on the disk, or not there at all.
+
+The order is the one that survives a power cut: write under a temporary name, fsync the file,
+rename, fsync the directory. Every helper raises ``NoSpaceError`` or ``HostError`` for what the
+operating system refuses.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from packager.errors import HostError, IntegrityError, NoSpaceError
+
+TEMPORARY_PREFIX = ".tmp-"
+
+
+@contextmanager
+def naming_refusals(path: Path) -> Iterator[None]:
+    """Turn the system's refusals into errors that name ``path`` and say what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise translate(error, path) from error
+
+
+def translate(error: OSError, path: Path | None = None) -> HostError | NoSpaceError | IntegrityError:
+    """The error of ours that says what the system refused, and where."""
+    where = error.filename or path or "a file"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpaceError(f"{where}: no space left", hint="free some space, then run it again")
+    if error.errno == errno.EFBIG:
+        return NoSpaceError(f"{where}: the file is too large for this filesystem")
+    if error.errno == errno.EIO:
+        return IntegrityError(f"{where}: the device gives an input/output error")
+    if error.errno == errno.EROFS:
+        return HostError(f"{where}: this place is read-only")
+    return HostError(f"{where}: {(error.strerror or str(error)).lower()}")
+
+
+def fsync_directory(directory: Path) -> None:
+    """Make the names in ``directory`` survive a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_directory(directory: Path) -> None:
+    """Make ``directory`` and what is missing above it, durably."""
+    with naming_refusals(directory):
+        missing = []
+        while not directory.is_dir():
+            missing.append(directory)
+            directory = directory.parent
+        for path in reversed(missing):
+            path.mkdir(exist_ok=True)
+            fsync_directory(path.parent)
+
+
+def write_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Replace ``path`` with ``data``, at once or not at all."""
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
+    with naming_refusals(path):
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.rename(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        fsync_directory(path.parent)
+
+
+def point_symlink(link: Path, target: str) -> None:
+    """Make ``link`` point to ``target``, replacing what it pointed to in one step."""
+    temporary = link.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{link.name}")
+    with naming_refusals(link):
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(target)
+        temporary.rename(link)
+        fsync_directory(link.parent)
+
+
+def read_capped(path: Path, max_size: int) -> bytes:
+    """The bytes of the regular file ``path``; raises ``IntegrityError`` above ``max_size``.
+
+    A symbolic link, a device or a FIFO under that name is refused, not followed: on a medium
+    that somebody else wrote it could lead anywhere, or never end.
+    """
+    with open_regular(path) as descriptor, os.fdopen(os.dup(descriptor), "rb") as stream:
+        data = stream.read(max_size + 1)
+    if len(data) > max_size:
+        raise IntegrityError(f"{path}: larger than the limit of {max_size} bytes")
+    return data
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[int]:
+    """Open ``path`` for reading; raises ``IntegrityError`` unless it is a regular file."""
+    with naming_refusals(path):
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENXIO):
+                raise IntegrityError(f"{path}: not a regular file") from None
+            raise
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise IntegrityError(f"{path}: not a regular file")
+            yield descriptor
+        finally:
+            os.close(descriptor)

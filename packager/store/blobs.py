@@ -1,0 +1,86 @@
+"""The store: files by content. A blob is there whole or not at all, and never changes.
+
+An unfinished blob lies beside its final name, as ``<digest>.incoming``, and only whoever holds
+the home's lock writes one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from packager.format.digest import Digest
+from packager.store.atomic import fsync_directory, make_directory, naming_refusals
+from packager.store.home import Home
+
+_INCOMING = ".incoming"
+
+
+@dataclass(frozen=True)
+class IncomingBlob:
+    """A blob being written, at any offsets and from any thread."""
+
+    path: Path
+    descriptor: int
+
+    def write(self, data: memoryview, offset: int) -> None:
+        """Write all of ``data`` at ``offset`` bytes; raises ``NoSpaceError``, ``HostError``."""
+        with naming_refusals(self.path):
+            while data:
+                written = os.pwrite(self.descriptor, data, offset)
+                data, offset = data[written:], offset + written
+
+
+@contextmanager
+def incoming_blob(home: Home, digest: Digest, size: int) -> Iterator[IncomingBlob]:
+    """Open the blob ``digest`` of ``size`` bytes for writing.
+
+    Leaving the block publishes it, read-only, behind fsync; an error in the block removes it.
+    The caller has checked every byte that it writes.
+    """
+    final = home.blob(digest)
+    make_directory(final.parent)
+    path = final.with_name(final.name + _INCOMING)
+    with naming_refusals(path):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.truncate(descriptor, size)
+            yield IncomingBlob(path, descriptor)
+            os.fchmod(descriptor, 0o444)
+            os.fsync(descriptor)
+            path.rename(final)
+            fsync_directory(final.parent)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(descriptor)
+
+
+def has_blob(home: Home, digest: Digest, size: int) -> bool:
+    """Whether the store holds that content, by its name and size."""
+    try:
+        return home.blob(digest).stat().st_size == size
+    except FileNotFoundError:
+        return False
+
+
+def link_blob(home: Home, digest: Digest, path: Path) -> None:
+    """Give the blob a second name, at ``path``, without a second copy of its bytes."""
+    with naming_refusals(path):
+        os.link(home.blob(digest), path)
+
+
+def collect_garbage(home: Home) -> int:
+    """Remove every blob that no generation links to; returns the bytes freed."""
+    freed = 0
+    with naming_refusals(home.blobs):
+        for path in sorted(home.blobs.glob("??/*")):
+            status = path.stat()
+            if status.st_nlink == 1:
+                path.unlink()
+                freed += status.st_size
+    return freed

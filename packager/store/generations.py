@@ -1,0 +1,170 @@
+"""Generations: the numbered, installed states of each model, one of them current.
+
+A generation is prepared under a hidden name and appears by one rename; which one is current is
+a symbolic link, replaced by one rename. Both are behind an fsync, so a reader sees the old
+state or the new one, whatever happens in between.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from packager.errors import HostError, UsageError
+from packager.format.bundle import INDEX_NAME, MAX_INDEX_SIZE, Bundle, parse_bundle
+from packager.format.receipt import MAX_RECEIPT_SIZE, RECEIPT_NAME, Receipt, parse_receipt
+from packager.format.relpath import is_bare_name
+from packager.store.atomic import (
+    fsync_directory,
+    make_directory,
+    naming_refusals,
+    point_symlink,
+    read_capped,
+)
+from packager.store.home import Home
+
+_STAGING = ".staging"
+_REMOVED = ".removed-"
+_CURRENT = "current"
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One installed state of one model."""
+
+    name: str
+    number: int
+    path: Path
+    current: bool
+    bundle: Bundle
+    receipt: Receipt
+
+    @property
+    def size(self) -> int:
+        """The bytes of the installed variants, counted as if nothing were shared."""
+        installed = [v for v in self.bundle.variants if v.name in self.receipt.variants]
+        return sum(f.size for v in installed for f in self.bundle.variant_files(v))
+
+
+@contextmanager
+def staging(home: Home, name: str) -> Iterator[Path]:
+    """An empty hidden directory on the store's filesystem, gone again unless it was published."""
+    directory = home.models / name / _STAGING
+    make_directory(directory.parent)
+    with naming_refusals(directory):
+        _remove_tree(directory)
+        directory.mkdir()
+    try:
+        yield directory
+    finally:
+        _remove_tree(directory)
+
+
+def next_number(home: Home, name: str) -> int:
+    """The number that the next generation of ``name`` gets."""
+    return max(_numbers(home, name), default=0) + 1
+
+
+def publish(home: Home, name: str, number: int, staged: Path) -> Path:
+    """Make the staged directory generation ``number`` and make it the current one."""
+    final = home.models / name / str(number)
+    with naming_refusals(final):
+        for directory, _, _ in os.walk(staged):
+            fsync_directory(Path(directory))
+        staged.rename(final)
+        fsync_directory(final.parent)
+    point_symlink(final.parent / _CURRENT, str(number))
+    return final
+
+
+def make_current(home: Home, name: str, number: int) -> None:
+    """Point ``current`` to generation ``number``."""
+    point_symlink(home.models / name / _CURRENT, str(number))
+
+
+def remove_generation(generation: Generation) -> None:
+    """Take a generation away: out of sight by one rename, then its files."""
+    hidden = generation.path.with_name(f"{_REMOVED}{generation.number}")
+    with naming_refusals(generation.path):
+        generation.path.rename(hidden)
+        fsync_directory(hidden.parent)
+    _remove_tree(hidden)
+
+
+def remove_model(home: Home, name: str) -> None:
+    """Take every generation of ``name`` away: ``current`` first, then the whole directory."""
+    directory = home.models / name
+    hidden = home.models / f"{_REMOVED}{name}"
+    with naming_refusals(directory):
+        _remove_tree(hidden)
+        directory.rename(hidden)
+        fsync_directory(home.models)
+    _remove_tree(hidden)
+
+
+def sweep_leftovers(home: Home) -> None:
+    """Remove what interrupted commands left: staged and half-removed directories."""
+    for pattern in (f"*/{_STAGING}", f"*/{_REMOVED}*", f"{_REMOVED}*"):
+        for path in home.models.glob(pattern):
+            _remove_tree(path)
+
+
+def installed_names(home: Home) -> tuple[str, ...]:
+    """The names of the models that have a generation, sorted."""
+    if not home.models.is_dir():
+        return ()
+    names = (path.name for path in home.models.iterdir() if is_bare_name(path.name))
+    return tuple(sorted(name for name in names if _numbers(home, name)))
+
+
+def generations(home: Home, name: str) -> tuple[Generation, ...]:
+    """Every generation of ``name``, oldest first; raises ``UsageError`` if there is none."""
+    numbers = _numbers(home, name) if is_bare_name(name) else []
+    if not numbers:
+        names = ", ".join(installed_names(home)) or "no model"
+        raise UsageError(f"{name!r} is not installed; {names} is", hint="airpack list")
+    current = _current_number(home, name)
+    return tuple(_read(home, name, number, current == number) for number in numbers)
+
+
+def find_generation(home: Home, name: str, number: int | None = None) -> Generation:
+    """Generation ``number`` of ``name``, or the current one."""
+    found = generations(home, name)
+    if number is None:
+        match = next((g for g in found if g.current), None)
+        if match is None:
+            raise HostError(f"{name}: no generation is current", hint=f"airpack rollback {name}")
+        return match
+    for generation in found:
+        if generation.number == number:
+            return generation
+    numbers = ", ".join(str(g.number) for g in found)
+    raise UsageError(f"{name} has no generation {number}; it has {numbers}", hint="airpack list")
+
+
+def _numbers(home: Home, name: str) -> list[int]:
+    directory = home.models / name
+    if not directory.is_dir():
+        return []
+    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdecimal())
+
+
+def _current_number(home: Home, name: str) -> int | None:
+    link = home.models / name / _CURRENT
+    return int(link.readlink().name) if link.is_symlink() else None
+
+
+def _read(home: Home, name: str, number: int, current: bool) -> Generation:
+    path = home.models / name / str(number)
+    bundle = parse_bundle(read_capped(path / INDEX_NAME, MAX_INDEX_SIZE))
+    receipt = parse_receipt(read_capped(path / RECEIPT_NAME, MAX_RECEIPT_SIZE))
+    return Generation(name, number, path, current, bundle, receipt)
+
+
+def _remove_tree(path: Path) -> None:
+    if path.is_symlink() or path.exists():
+        shutil.rmtree(path)

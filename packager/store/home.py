@@ -1,0 +1,93 @@
+"""Where everything of the isolated host lies: one directory, ``$AIRPACK_HOME``.
+
+trust/keyring.json      the keys this host trusts
+trust/sequences.json    the highest sequence seen of each bundle name
+blobs/<aa>/<digest>     the store: read-only files by content
+models/<name>/<n>/      generation n: hard links into the store, and its evidence
+models/<name>/current   a symbolic link to one generation
+log.jsonl               the hash-chained record
+lock                    held by whoever changes any of it
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from packager.errors import HostError
+from packager.format.digest import Digest
+from packager.store.atomic import make_directory, naming_refusals
+
+
+@dataclass(frozen=True)
+class Home:
+    """The isolated host's root directory."""
+
+    root: Path
+
+    @property
+    def trust(self) -> Path:
+        """The directory of the trust store."""
+        return self.root / "trust"
+
+    @property
+    def blobs(self) -> Path:
+        """The directory of the content-addressed files."""
+        return self.root / "blobs"
+
+    @property
+    def models(self) -> Path:
+        """The directory of the installed models."""
+        return self.root / "models"
+
+    @property
+    def log(self) -> Path:
+        """The hash-chained record."""
+        return self.root / "log.jsonl"
+
+    def blob(self, digest: Digest) -> Path:
+        """Where the store keeps the file with that digest."""
+        return self.blobs / digest.hex[:2] / digest.hex
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Hold the right to change this home; the kernel takes it back from a dead process.
+
+        Raises ``HostError`` naming the process that holds it.
+        """
+        make_directory(self.root)
+        path = self.root / "lock"
+        with naming_refusals(path):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            _take(descriptor, path)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def default_home() -> Path:
+    """``$AIRPACK_HOME``, else ``/var/lib/airpack`` for root, else below ``$XDG_DATA_HOME``."""
+    if named := os.environ.get("AIRPACK_HOME"):
+        return Path(named).absolute()
+    if os.geteuid() == 0:
+        return Path("/var/lib/airpack")
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share"
+    return Path(data) / "airpack"
+
+
+def _take(descriptor: int, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+        raise HostError(
+            f"{path}: another airpack, process {holder}, is changing this place",
+            hint="wait until it has ended, then run this again",
+        ) from None
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)

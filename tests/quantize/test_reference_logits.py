@@ -1,0 +1,78 @@
+"""llama.cpp computes from our file what transformers computes from the source.
+
+The checkpoints and transformers' answers are made by scripts/make_reference_checkpoints.py.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.checkpoints import REFERENCES, files_of
+
+from packager.progress import Silent
+from packager.quantize.pipeline import quantize
+
+PROBE = Path(__file__).parents[1] / "support" / "engine_probe.py"
+FAMILIES = ("llama2", "llama3", "llama-gpt2", "mistral", "qwen2", "qwen3")
+
+
+def ask_engine(model: Path, text: str, prompts: list[list[int]], vocabulary: int) -> dict:
+    request = {"model": str(model), "text": text, "prompts": prompts, "vocabulary": vocabulary}
+    answer = subprocess.run(
+        [sys.executable, str(PROBE)],
+        input=json.dumps(request).encode(),
+        stdout=subprocess.PIPE,
+        check=True,
+        timeout=120,
+    )
+    return json.loads(answer.stdout)
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_f32_file_gives_the_logits_and_tokens_of_transformers(
+    family: str, tmp_path: Path
+) -> None:
+    folder = REFERENCES / family
+    reference = json.loads((folder / "reference.json").read_text(encoding="utf-8"))
+    expected = log_softmax(np.load(folder / "reference.npy").astype(np.float64))
+    out = tmp_path / "model.gguf"
+    quantize(files_of(folder), "F32", out, name=family, progress=Silent())
+    prompts = [reference["tokens"][: position + 1] for position in reference["positions"]]
+
+    answer = ask_engine(out, reference["text"], prompts, expected.shape[1])
+
+    assert answer["tokens"] == reference["tokens"]
+    error = np.abs(np.array(answer["logprobs"]) - expected).max() / np.abs(expected).max()
+    assert error < 1e-4
+
+
+def test_llama2_without_tokenizer_model_gives_the_same_tokens(tmp_path: Path) -> None:
+    folder = REFERENCES / "llama2"
+    reference = json.loads((folder / "reference.json").read_text(encoding="utf-8"))
+    files = files_of(folder)
+    del files["tokenizer.model"]
+    out = tmp_path / "model.gguf"
+    quantize(files, "Q8_0", out, name="llama2", progress=Silent())
+
+    assert ask_engine(out, reference["text"], [], 0)["tokens"] == reference["tokens"]
+
+
+def test_llama2_without_tokenizer_json_gives_the_same_tokens(tmp_path: Path) -> None:
+    folder = REFERENCES / "llama2"
+    reference = json.loads((folder / "reference.json").read_text(encoding="utf-8"))
+    files = files_of(folder)
+    del files["tokenizer.json"]
+    out = tmp_path / "model.gguf"
+    quantize(files, "Q8_0", out, name="llama2", progress=Silent())
+
+    assert ask_engine(out, reference["text"], [], 0)["tokens"] == reference["tokens"]
