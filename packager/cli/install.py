@@ -66,8 +66,8 @@ def _document(done: Installation) -> dict[str, object]:
 def _text(done: Installation) -> str:
     receipt = done.receipt
     lines = [
-        f"installed: {receipt.name} {receipt.version}, generation {receipt.generation}, "
-        f"signed by {', '.join(receipt.signers)}",
+        f"installed: {receipt.name} {receipt.version}, generation {receipt.generation}",
+        f"signed by: {', '.join(receipt.signers)}",
         *(smoke_line(result) for result in done.smoke),
         f"receipt: {done.path / 'receipt.json'}",
         f'ask it: airpack run {receipt.name} "your question"',

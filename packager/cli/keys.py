@@ -78,7 +78,9 @@ def show(screen: Screen, file: Path) -> None:
 @click.argument("bundle", type=directory_argument)
 @click.option("--key", type=file_argument, help="Sign with this private key.")
 @passphrase_option
-@click.option("--import", "signature", type=file_argument, metavar="SIG", help="Add one made elsewhere.")
+@click.option(
+    "--import", "signature", type=file_argument, metavar="SIG", help="Add one made elsewhere."
+)
 @click.option("--pub", type=file_argument, metavar="FILE.pub", help="Whose it is, with --import.")
 @click.pass_obj
 def sign(

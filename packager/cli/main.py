@@ -93,6 +93,8 @@ def _screen(context: list[click.Context]) -> Screen:
 
 
 def _usage(error: click.ClickException, screen: Screen) -> int:
-    path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "airpack"
+    path = (
+        error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "airpack"
+    )
     screen.error(UsageError(error.format_message(), hint=f"{path} --help"))
     return UsageError.exit_code

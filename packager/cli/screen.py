@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import NoReturn
 
 import click
 from tqdm import tqdm
@@ -73,9 +74,7 @@ class Screen:
     def ask_secret(self, prompt: str, *, confirm: bool = False) -> bytes:
         """Ask for a passphrase on the terminal; raises ``UsageError`` where nobody is there."""
         if not self.may_ask:
-            raise UsageError(
-                f"{prompt}: nobody can be asked here", hint="name a --passphrase-file"
-            )
+            raise UsageError(f"{prompt}: nobody can be asked here", hint="name a --passphrase-file")
         answer: str = click.prompt(prompt, hide_input=True, confirmation_prompt=confirm, err=True)
         return answer.encode("utf-8")
 
@@ -120,7 +119,7 @@ class Screen:
 
 @dataclass(frozen=True)
 class _BarTask:
-    bar: tqdm[object]
+    bar: tqdm[NoReturn]
 
     def advance(self, amount: int) -> None:
         self.bar.update(amount)

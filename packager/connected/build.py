@@ -42,8 +42,8 @@ from packager.format.sizes import format_size
 from packager.format.sums import SUMS_NAME, encode_sums
 from packager.format.timestamps import format_timestamp
 from packager.progress import Progress
-from packager.store.digests import file_digest
 from packager.store.atomic import fsync_directory, make_directory, naming_refusals, write_file
+from packager.store.digests import file_digest
 
 LOCK_NAME = "lock.json"
 SETUP_DIRECTORY = "setup"

@@ -10,7 +10,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -163,7 +163,7 @@ def _segments(plan: PayloadPlan) -> Iterator[_Segment]:
     yield _Segment(position, plan.layout.size - position, bytes(plan.layout.size - position))
 
 
-class _PayloadReader:
+class _PayloadReader(AbstractContextManager["_PayloadReader"]):
     """The payload as it will be, read once from start to end without its being anywhere."""
 
     def __init__(self, plan: PayloadPlan) -> None:
@@ -171,9 +171,6 @@ class _PayloadReader:
         self._stack = ExitStack()
         self._segment = _Segment(0, 0, b"")
         self._descriptor = -1
-
-    def __enter__(self) -> _PayloadReader:
-        return self
 
     def __exit__(self, *_exc: object) -> None:
         self._stack.close()

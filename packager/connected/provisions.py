@@ -58,9 +58,7 @@ def _key(recipe: Recipe) -> Digest:
             {
                 "pins": list(wheel_pins()),
                 "extra": list(recipe.runtime.extra_wheels),
-                "targets": [
-                    [t.platform, t.glibc, *t.python] for t in recipe.targets
-                ],
+                "targets": [[t.platform, t.glibc, *t.python] for t in recipe.targets],
             }
         )
     )

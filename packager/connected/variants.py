@@ -24,11 +24,11 @@ from packager.format.lock import Lock
 from packager.format.recipe import GGUF, Recipe
 from packager.format.recipe import Variant as RecipeVariant
 from packager.progress import Progress
-from packager.store.digests import file_digest
 from packager.quantize import VERSION as QUANTIZE_VERSION
 from packager.quantize.pipeline import quantize
 from packager.runtime.smoke import record_golden
 from packager.store.atomic import read_capped, write_file
+from packager.store.digests import file_digest
 
 _MAX_GOLDEN_SIZE = 16 << 20
 # What a person should find beside a GGUF file, whatever else stays behind.

@@ -26,6 +26,7 @@ MAX_THREADS = 1 << 12
 MAX_CONTEXT = 1 << 20
 # An engine states "impossible" as minus infinity, or as the lowest float; kept finite here.
 LEAST_LOGPROB = -1000 * MICRONATS
+_MOST_MEAN_LOSS = 700.0  # nats; e to the 710th is beyond a double
 
 Alternatives = tuple[tuple[int, int], ...]
 """What could stand at one position, likeliest first: (token id, logprob in micronats)."""
@@ -55,8 +56,8 @@ class Passage:
 
     @property
     def perplexity(self) -> float:
-        """e to the mean loss of a token."""
-        return math.exp(self.loss / MICRONATS / self.scored)
+        """e to the mean loss of a token, short of infinity."""
+        return math.exp(min(_MOST_MEAN_LOSS, self.loss / MICRONATS / self.scored))
 
 
 @dataclass(frozen=True)

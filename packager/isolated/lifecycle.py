@@ -8,6 +8,7 @@ from pathlib import Path
 
 from packager.errors import UsageError
 from packager.format.bundle import Variant
+from packager.format.canonical import Json
 from packager.progress import Progress
 from packager.runtime.smoke import SmokeResult, smoke_test
 from packager.store.blobs import collect_garbage
@@ -65,7 +66,11 @@ def roll_back(home: Home, name: str, to: int | None, *, now: datetime, operator:
     with home.changing():
         target = find_generation(home, name, to) if to is not None else _previous(home, name)
         make_current(home, name, target.number)
-        details = {"name": name, "generation": target.number, "operator": operator}
+        details: dict[str, Json] = {
+            "name": name,
+            "generation": target.number,
+            "operator": operator,
+        }
         append_event(home.log, "rollback", details, now=now)
         return find_generation(home, name)
 
@@ -106,7 +111,11 @@ def uninstall(
                 )
             remove_generation(generation)
             removed = (number,)
-        details = {"name": name, "generations": list(removed), "operator": operator}
+        details: dict[str, Json] = {
+            "name": name,
+            "generations": list(removed),
+            "operator": operator,
+        }
         append_event(home.log, "uninstall", details, now=now)
         return removed
 

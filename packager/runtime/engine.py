@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -34,7 +35,8 @@ class EngineOptions:
     ``context`` is in tokens, bounded by the model's own; ``slots`` requests at once share it.
     ``measuring`` gives up speed for answers that are the same each time. ``isolate`` asks for
     a network namespace. ``host``, ``port`` and ``private`` are where its HTTP routes listen and
-    whether others may use them. ``libraries`` is a directory with the carried ``libgomp.so.1``.
+    whether others may use them; ``name`` is what they call the model. ``libraries`` is a
+    directory with the carried ``libgomp.so.1``.
     """
 
     context: int = DEFAULT_CONTEXT
@@ -45,6 +47,7 @@ class EngineOptions:
     host: str = LOOPBACK
     port: int = 0
     slots: int = 1
+    name: str | None = None
     libraries: Path | None = None
 
 
@@ -74,6 +77,10 @@ class Sampling:
     seed: int | None = None
 
 
+GREEDY = Sampling()
+AS_THE_MODEL_ASKS = Sampling(temperature=None)
+
+
 @dataclass(frozen=True)
 class ChatMessage:
     """One turn: ``role`` is system, user or assistant."""
@@ -82,7 +89,7 @@ class ChatMessage:
     content: str
 
 
-class Engine:
+class Engine(AbstractContextManager["Engine"]):
     """A model opened in a process of its own, cut off from the network where that is allowed.
 
     A context manager; one request at a time, from the thread that opened it. Every request
@@ -105,9 +112,6 @@ class Engine:
             raise
         self.url = str(opened["url"])
         self.egress = Egress(namespace=bool(opened["namespace"]))
-
-    def __enter__(self) -> Engine:
-        return self
 
     def __exit__(
         self,
@@ -133,10 +137,10 @@ class Engine:
 
     def generate(self, prompt: Sequence[int], max_tokens: int) -> Generation:
         """Continue the tokens ``prompt`` greedily, to the model's end or ``max_tokens``."""
-        timeout = _SILENCE_SECONDS + max_tokens * _SECONDS_PER_TOKEN
+        patience = max_tokens * _SECONDS_PER_TOKEN
         found = cast(
             "dict[str, object]",
-            self._ask("generate", timeout, prompt=list(prompt), max_tokens=max_tokens),
+            self._ask("generate", patience=patience, prompt=list(prompt), max_tokens=max_tokens),
         )
         return Generation(
             tokens=tuple(cast("list[int]", found["tokens"])),
@@ -165,7 +169,7 @@ class Engine:
             yield cast("int | None", event)
 
     def complete(
-        self, prompt: str, *, max_tokens: int, sampling: Sampling = Sampling()
+        self, prompt: str, *, max_tokens: int, sampling: Sampling = GREEDY
     ) -> Iterator[str]:
         """Continue ``prompt``, piece by piece. Leaving the iterator stops the engine."""
         yield from self._stream({"prompt": prompt}, max_tokens, sampling)
@@ -175,10 +179,10 @@ class Engine:
         messages: Sequence[ChatMessage],
         *,
         max_tokens: int,
-        sampling: Sampling = Sampling(),
+        sampling: Sampling = GREEDY,
     ) -> Iterator[str]:
         """Answer ``messages`` by the model's chat template, piece by piece."""
-        body = {"messages": [asdict(message) for message in messages]}
+        body: dict[str, object] = {"messages": [asdict(message) for message in messages]}
         yield from self._stream(body, max_tokens, sampling)
 
     def wait(self, seconds: float) -> None:
@@ -189,6 +193,7 @@ class Engine:
     def _open(self) -> Message:
         opening = {
             "model": str(self.file.path),
+            "name": self._options.name or self.file.path.stem,
             "context": self.context,
             "threads": self.threads,
             "measuring": self._options.measuring,
@@ -209,9 +214,10 @@ class Engine:
         for piece in self._events("stream", body | {"max_tokens": max_tokens} | given):
             yield str(piece)
 
-    def _ask(self, what: str, timeout: float = _SILENCE_SECONDS, **arguments: object) -> object:
+    def _ask(self, what: str, *, patience: float = 0.0, **arguments: object) -> object:
+        """The answer to ``what``; ``patience`` is how many seconds more than usual it may take."""
         self._begin(what, arguments)
-        return self._result(timeout)
+        return self._result(_SILENCE_SECONDS + patience)
 
     def _events(self, what: str, arguments: dict[str, object]) -> Iterator[object]:
         self._begin(what, arguments)
@@ -220,6 +226,7 @@ class Engine:
 
     def _begin(self, what: str, arguments: dict[str, object]) -> None:
         self._interrupt()
+        self._process.forget_words()
         self._process.send({"do": what, "arguments": arguments})
         self._answering = True
 
@@ -228,7 +235,7 @@ class Engine:
         if self._answering:
             self._process.send({"do": "cancel"})
         while self._answering:
-            self._receive(_SILENCE_SECONDS)
+            self._answering = "event" in self._process.receive(_SILENCE_SECONDS)
 
     def _result(self, timeout: float) -> object:
         self._answering = True

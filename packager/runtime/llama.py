@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import math
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -51,10 +52,11 @@ class Opening:
 
     ``measuring`` gives up speed for answers that are the same each time. ``host`` and ``port``
     are where the HTTP routes listen; port 0 is any free one. ``private`` keeps other users of
-    the host off them.
+    the host off them; ``name`` is what they call the model.
     """
 
     model: str
+    name: str
     context: int
     threads: int
     measuring: bool
@@ -134,11 +136,13 @@ class Llama:
         ``on_piece`` says whether to stop.
         """
         reason = ""
+        refusal: RefusedError | None = None
 
         def on_chunk(chunk: dict[str, Any]) -> bool:
-            nonlocal reason
+            nonlocal reason, refusal  # an exception raised here would be lost
             if "error" in chunk:
-                raise _refusal(chunk)
+                refusal = _refusal(chunk)
+                return True
             for choice in chunk.get("choices", ()):
                 reason = choice.get("finish_reason") or reason
                 piece = choice.get("text") or choice.get("delta", {}).get("content")
@@ -148,13 +152,13 @@ class Llama:
             return False
 
         chat = "messages" in body
-        handle = (
-            self._server.handle_chat_completions if chat else self._server.handle_completions
-        )
+        handle = self._server.handle_chat_completions if chat else self._server.handle_completions
         try:
             handle(body | {"stream": True}, on_chunk)
         except (RuntimeError, ValueError) as error:
             raise RefusedError(str(error)) from error
+        if refusal:
+            raise refusal
         return reason
 
     def _choose(
@@ -197,6 +201,7 @@ class Llama:
 def _parameters(xllamacpp: Any, opening: Opening, key: str) -> Any:
     params = xllamacpp.CommonParams()
     params.model.path = opening.model
+    params.model_alias = {opening.name}
     params.offline = True
     params.n_ctx = opening.context
     params.n_parallel = opening.slots
@@ -233,7 +238,7 @@ def _measure_exactly(xllamacpp: Any, params: Any) -> None:
 
 
 def _micronats(logprob: float | None) -> int:
-    if logprob is None:  # JSON has no infinity
+    if logprob is None or not math.isfinite(logprob):  # what damaged weights lead to
         return LEAST_LOGPROB
     return min(0, max(LEAST_LOGPROB, round(logprob * MICRONATS)))
 

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from typing import IO
@@ -25,9 +26,9 @@ from packager.runtime.environment import worker_command, worker_environment
 _MAX_LINE_SIZE = 16 << 20
 _READ_SIZE = 1 << 16
 _MAX_LOG_SIZE = 1 << 16
-_LAST_WORDS = 3
-# llama.cpp: minutes.seconds.milliseconds.microseconds, then the level (E: error).
-_LOG_LINE = re.compile(r"\d+\.\d+\.\d+\.\d+ ([A-Z]) (.*)")
+_MAX_WORDS = 300
+# llama.cpp: minutes.seconds.milliseconds.microseconds, then the level, E for error.
+_ERROR_LINE = re.compile(r"\d+\.\d+\.\d+\.\d+ E (.*)")
 
 Message = dict[str, object]
 
@@ -49,8 +50,8 @@ class WorkerProcess:
             )
         except OSError as error:
             raise EngineError(f"the engine's process could not be started: {error}") from error
-        self._input, self._output = _pipes(self._process)
-        self._log = _Log(self._process)
+        self._input, self._output, log = _pipes(self._process)
+        self._log = _Log(log)
         self._received = bytearray()
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._output, selectors.EVENT_READ)
@@ -62,11 +63,9 @@ class WorkerProcess:
 
     def send(self, message: Mapping[str, object]) -> None:
         """Send one line. A worker that is gone is noticed by :meth:`receive`."""
-        try:
+        with suppress(BrokenPipeError):
             self._input.write(json.dumps(message).encode("ascii") + b"\n")
             self._input.flush()
-        except BrokenPipeError:
-            pass
 
     def receive(self, timeout: float) -> Message:
         """The next message; raises ``EngineError`` if none comes within ``timeout`` seconds."""
@@ -99,16 +98,17 @@ class WorkerProcess:
         self._process.wait()
         self._selector.close()
         self._log.close()
-        for stream in (self._input, self._output):
-            # What was buffered for a dead process has no reader.
-            try:
-                stream.close()
-            except BrokenPipeError:
-                continue
+        self._output.close()
+        with suppress(BrokenPipeError):  # what was buffered for it has no reader
+            self._input.close()
 
     def last_words(self) -> str:
         """The end of the engine's log, to be put behind a sentence."""
         return self._log.last_words()
+
+    def forget_words(self) -> None:
+        """Begin a request: what the engine said of those before explains nothing."""
+        self._log.forget()
 
     def _stopped(self) -> EngineError:
         code = self._process.wait()
@@ -120,11 +120,8 @@ class WorkerProcess:
 class _Log:
     """The end of what a process writes to its standard error, kept by a thread."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        assert_stream = process.stderr
-        if assert_stream is None:
-            raise EngineError("the engine's process has no log")
-        self._stream = assert_stream
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
         self._tail = b""
         self._thread = Thread(target=self._follow, daemon=True)
         self._thread.start()
@@ -132,6 +129,9 @@ class _Log:
     def _follow(self) -> None:
         while data := os.read(self._stream.fileno(), _READ_SIZE):
             self._tail = (self._tail + data)[-_MAX_LOG_SIZE:]
+
+    def forget(self) -> None:
+        self._tail = b""
 
     def finish(self) -> None:
         """Wait for the last of it."""
@@ -147,20 +147,20 @@ class _Log:
 
 
 def last_words(log: str) -> str:
-    """What to quote of an engine's log: its last errors, or where there is none its last lines."""
+    """What to quote of an engine's log: the first error, and the last line that is not one."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
-    matches = [_LOG_LINE.fullmatch(line) for line in lines]
-    errors = [m[2].strip() for m in matches if m and m[1] == "E"]
-    plain = [line for line, m in zip(lines, matches, strict=True) if not m]
-    chosen = (plain or errors)[-_LAST_WORDS:] if not errors else errors[:1] + plain[-1:]
-    return "; ".join(_printable(line)[:300] for line in chosen)
+    errors = [m[1].strip() for line in lines if (m := _ERROR_LINE.fullmatch(line))]
+    # The first error is the cause and those behind it only pass it on; a plain last line is
+    # how the process ended.
+    plain = [line for line in lines if not _ERROR_LINE.fullmatch(line)]
+    return "; ".join(_printable(line)[:_MAX_WORDS] for line in (*errors[:1], *plain[-1:]))
 
 
 def _printable(line: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in line)
 
 
-def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
-    if process.stdin is None or process.stdout is None:
+def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes], IO[bytes]]:
+    if process.stdin is None or process.stdout is None or process.stderr is None:
         raise EngineError("the engine's process has no pipes")
-    return process.stdin, process.stdout
+    return process.stdin, process.stdout, process.stderr

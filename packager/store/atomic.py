@@ -28,7 +28,9 @@ def naming_refusals(path: Path) -> Iterator[None]:
         raise translate(error, path) from error
 
 
-def translate(error: OSError, path: Path | None = None) -> HostError | NoSpaceError | IntegrityError:
+def translate(
+    error: OSError, path: Path | None = None
+) -> HostError | NoSpaceError | IntegrityError:
     """The error of ours that says what the system refused, and where."""
     where = error.filename or path or "a file"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -17,17 +17,21 @@ fail() {
     exit 1
 }
 
-# The first Python here that the bundle has wheels for.
+# The first Python here that the bundle has wheels for: its version, and the program itself, not
+# a link to it, a wrapper around it, or a virtual environment made from it.
 find_python() {
     for candidate in python3 python3.14 python3.13 python3.12 python3.11 python3.10; do
-        command -v "$candidate" >/dev/null 2>&1 || continue
-        version=$("$candidate" -c 'import sys; print("%d.%d" % sys.version_info[:2])') || continue
-        if [ -f "$here/requirements-$version.txt" ]; then
-            python=$(command -v "$candidate")
+        found=$("$candidate" -I -c '
+import os, sys
+program = getattr(sys, "_base_executable", None) or sys.executable
+print("%d.%d" % sys.version_info[:2], os.path.realpath(program))' 2>/dev/null) || continue
+        version=${found%% *}
+        python=${found#* }
+        if grep -q "  requirements-$version\.txt\$" "$here/SHA256SUMS"; then
             return 0
         fi
     done
-    wanted=$(cd "$here" && ls requirements-*.txt 2>/dev/null | sed 's/requirements-//; s/\.txt//' | tr '\n' ' ')
+    wanted=$(sed -n 's/.*  requirements-\(.*\)\.txt$/\1/p' "$here/SHA256SUMS" | tr '\n' ' ')
     fail "no Python that this bundle has wheels for; it has them for: $wanted" \
         "install one of these from your system's own medium (Debian: apt install python3)"
 }
@@ -46,16 +50,20 @@ fetch() {
 }
 
 find_python
-version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-if [ -e "$target" ] && [ ! -f "$target/pyvenv.cfg" ]; then
+new=
+if [ -z "$(ls -A "$target" 2>/dev/null)" ]; then
+    new=$target
+elif [ ! -f "$target/pyvenv.cfg" ]; then
     fail "$target exists and is not a virtual environment" "sh setup.sh ANOTHER-DIRECTORY"
 fi
 
 mkdir -p "$target"
+target=$(cd "$target" && pwd -P)
 work=$target/setup
 rm -rf "$work"
 mkdir "$work"
-trap 'rm -rf "$work"' EXIT
+# Whatever stops this, no half of an environment stays behind.
+trap 'rm -rf "${new:-$work}"' EXIT
 trap 'exit 130' INT TERM
 
 printf 'checking the wheels\n' >&2
@@ -72,12 +80,17 @@ ln -sf python "$target/bin/python3"
 printf 'home = %s\ninclude-system-site-packages = false\nversion = %s\n' \
     "$(dirname "$python")" "$version" >"$target/pyvenv.cfg"
 cp "$work/libgomp.so.1" "$target/lib/airpack/libgomp.so.1"
+# Only a Python that takes the directory for its home installs there, and not into the system.
+prefix=$("$target/bin/python" -I -c 'import sys; print(sys.prefix)') || prefix=
+[ "$prefix" = "$target" ] || fail "$python makes no virtual environment in $target"
 
 printf 'installing airpack into %s\n' "$target" >&2
 PYTHONPATH='' PIP_CONFIG_FILE=/dev/null "$target/bin/python" -I "$(ls "$work"/pip-*.whl)/pip" \
     install --quiet --isolated --disable-pip-version-check --no-index --no-cache-dir \
+    --root-user-action ignore \
     --find-links "$work" --require-hashes --requirement "$work/requirements-$version.txt" ||
     fail "the wheels could not be installed into $target"
+new=
 
 printf '%s is ready. Next, with the public key that reached you another way:\n' \
     "$("$target/bin/airpack" --version)"

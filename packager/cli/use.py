@@ -1,0 +1,133 @@
+"""``airpack run`` and ``airpack serve``: asking an installed model, oneself or through HTTP."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+
+import click
+
+from packager.cli.command import Command
+from packager.cli.hosts import home
+from packager.cli.models import name_argument, variant_option
+from packager.cli.screen import Screen
+from packager.errors import UsageError
+from packager.isolated.lifecycle import InstalledVariant, find_variant
+from packager.runtime.chat import DEFAULT_MAX_TOKENS, Conversation, generate
+from packager.runtime.engine import LOOPBACK, Engine
+from packager.runtime.serve import DEFAULT_PORT
+from packager.runtime.serve import serve as serve_model
+
+_MAX_PROMPT_SIZE = 1 << 20
+
+
+@click.command(cls=Command)
+@name_argument
+@click.argument("prompt", required=False)
+@variant_option
+@click.option(
+    "--max-tokens",
+    type=click.IntRange(min=1),
+    default=DEFAULT_MAX_TOKENS,
+    show_default=True,
+    help="The longest answer.",
+)
+@click.pass_obj
+def run(
+    screen: Screen, name: str, prompt: str | None, variant: str | None, max_tokens: int
+) -> None:
+    """Ask NAME: PROMPT, or what comes on standard input; on a terminal, a conversation.
+
+    The model runs with no network in reach. One question is answered greedily, so each time the
+    same; a conversation is as lively as the model asks for.
+    """
+    installed = find_variant(home(), name, variant)
+    if prompt is None and screen.may_ask:
+        _converse(screen, installed, max_tokens)
+        return
+    question = prompt if prompt is not None else _read_prompt()
+    pieces = generate(installed.model, question, max_tokens=max_tokens)
+    if screen.as_json:
+        document: dict[str, object] = {
+            "ok": True,
+            "name": name,
+            "variant": installed.variant.name,
+            "prompt": question,
+            "answer": "".join(pieces),
+        }
+        screen.result(document, "")
+        return
+    _say(screen, pieces)
+
+
+@click.command(cls=Command)
+@name_argument
+@click.option("--host", default=LOOPBACK, show_default=True, help="The address to listen on.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=DEFAULT_PORT,
+    show_default=True,
+    help="0 takes any free one.",
+)
+@variant_option
+@click.pass_obj
+def serve(screen: Screen, name: str, host: str, port: int, variant: str | None) -> None:
+    """Answer OpenAI-style HTTP requests for NAME until Ctrl-C."""
+    installed = find_variant(home(), name, variant)
+    screen.note(f"loading {name} {installed.variant.name}")
+    with serve_model(installed.model, host=host, port=port, name=name) as service:
+        screen.result(
+            {"ok": True, "name": name, "variant": installed.variant.name, "url": service.url},
+            f"serving {name} {installed.variant.name} at {service.url}; Ctrl-C stops it\n"
+            f"ask it: {service.example}",
+        )
+        service.wait()
+    screen.note("stopped")
+
+
+def _read_prompt() -> str:
+    data = sys.stdin.buffer.read(_MAX_PROMPT_SIZE + 1)
+    if len(data) > _MAX_PROMPT_SIZE:
+        raise UsageError(f"standard input: a prompt of more than {_MAX_PROMPT_SIZE} bytes")
+    try:
+        question = data.decode("utf-8").rstrip("\n")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"standard input: not UTF-8 text, at byte {error.start}") from None
+    if not question:
+        raise UsageError("nothing to ask", hint='airpack run NAME "your question"')
+    return question
+
+
+def _converse(screen: Screen, installed: InstalledVariant, max_tokens: int) -> None:
+    """Take turns until Ctrl-D; Ctrl-C stops the answer, and at the prompt the conversation."""
+    with suppress(ImportError):
+        import readline  # noqa: F401  # gives input() its history and its editing keys
+    screen.note(
+        f"{installed.generation.name} {installed.variant.name}: ask; Ctrl-C stops an answer, "
+        "Ctrl-D ends"
+    )
+    with Engine(installed.model) as engine:
+        conversation = Conversation(engine, max_tokens=max_tokens)
+        while (question := _ask()) is not None:
+            if question.strip():
+                with suppress(KeyboardInterrupt):
+                    _say(screen, conversation.say(question))
+
+
+def _ask() -> str | None:
+    """The next thing a person types, or ``None`` when they are done."""
+    try:
+        return input("> ")
+    except EOFError:
+        sys.stderr.write("\n")
+        return None
+
+
+def _say(screen: Screen, pieces: Iterator[str]) -> None:
+    try:
+        for piece in pieces:
+            screen.piece(piece)
+    finally:
+        screen.piece("\n")

@@ -1,0 +1,112 @@
+"""llama.cpp's OpenAI-compatible server, as a service that starts, is ready, and stops."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from packager.errors import HostError
+from packager.runtime.engine import DEFAULT_CONTEXT, LOOPBACK, Engine, EngineOptions
+
+DEFAULT_PORT = 8080
+_SLOTS = 4
+_WAIT_SECONDS = 3600.0
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Service:
+    """A running server. ``url`` is where it answers."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Wrap an engine whose routes are open to others."""
+        self._engine = engine
+        self.url = engine.url
+
+    @property
+    def example(self) -> str:
+        """A command that asks it something."""
+        route, body = "/v1/completions", {"prompt": "Hello", "max_tokens": 32}
+        if self._engine.file.has_chat_template:
+            route = "/v1/chat/completions"
+            body = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 64}
+        header = "Content-Type: application/json"
+        return f"curl {self.url}{route} -H '{header}' -d '{json.dumps(body)}'"
+
+    def wait(self) -> None:
+        """Serve until SIGINT or SIGTERM, then return; call it from the main thread.
+
+        Raises ``EngineError`` if the server stops by itself.
+        """
+        try:
+            with _stopping_on_signals():
+                while True:
+                    self._engine.wait(_WAIT_SECONDS)
+        except _StopRequested:
+            return
+
+
+@contextmanager
+def serve(
+    model: Path,
+    *,
+    host: str = LOOPBACK,
+    port: int = DEFAULT_PORT,
+    name: str | None = None,
+    context: int = DEFAULT_CONTEXT,
+    libraries: Path | None = None,
+) -> Iterator[Service]:
+    """Serve ``model`` as ``name`` on ``host`` and ``port`` (0: any free one); ready when entered.
+
+    ``context`` tokens are shared by the requests answered at once. Raises ``HostError`` if the
+    address cannot be used, ``EngineError``, and what opening an :class:`Engine` raises.
+    """
+    _check_address(host, port)
+    options = EngineOptions(
+        context=context,
+        isolate=False,
+        private=False,
+        host=host,
+        port=port,
+        slots=_SLOTS,
+        name=name,
+        libraries=libraries,
+    )
+    with Engine(model, options) as engine:
+        yield Service(engine)
+
+
+def _check_address(host: str, port: int) -> None:
+    """Refuse an address that is taken, or not this host's, before a model is loaded for it."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, kind, protocol, _, address = found[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise HostError(
+            f"cannot listen on {host} port {port}: {(error.strerror or str(error)).lower()}",
+            hint="airpack serve NAME --port ANOTHER",
+        ) from error
+
+
+class _StopRequested(BaseException):
+    """A signal asked to stop. Not an ``Exception``: nothing on the way may take it for one."""
+
+
+@contextmanager
+def _stopping_on_signals() -> Iterator[None]:
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise _StopRequested
+
+    before = [(number, signal.signal(number, stop)) for number in _STOP_SIGNALS]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
