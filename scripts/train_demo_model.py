@@ -7,7 +7,7 @@ text is what Debian's package ``bible-kjv`` prints, one verse a line::
     bible -f gen1:1-rev22:21 > kjv.txt
     python scripts/train_demo_model.py kjv.txt packager/demo
 
-It writes a folder like any on the hub, ``model``, and the text that the model never saw,
+It writes a folder like any on the hub, ``tiny-kjv``, and the text that the model never saw,
 ``held-out.txt``. It writes both now and then, so that there is a model to use at any moment.
 A run is fixed by its seed and its number of steps, on one kind of CPU with one torch.
 """
@@ -53,6 +53,7 @@ VERSE = re.compile(r"([1-3]?[A-Za-z]+)(\d+):\d+ (.*)")
 HELD_OUT_BOOKS = ("Ruth", "Jonah", "Phi")  # two tales and a letter (to the Philippians)
 PROMPTS = ("In the beginning", "And the king said unto", "Blessed are")
 ANSWER = 48  # tokens
+FOLDER = "tiny-kjv"
 LICENCE = Path("/usr/share/common-licenses/CC0-1.0")  # as Debian installs it
 
 CARD = """\
@@ -385,7 +386,7 @@ def main() -> None:
     """Read, train, and now and then measure and save."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("text", type=Path, help="the verses, one a line")
-    parser.add_argument("output", type=Path, help="where model/ and held-out.txt go")
+    parser.add_argument("output", type=Path, help=f"where {FOLDER}/ and held-out.txt go")
     parser.add_argument("--steps", type=int, default=STEPS)
     arguments = parser.parse_args()
     torch.manual_seed(SEED)
@@ -417,8 +418,8 @@ def main() -> None:
             held_out=measure(saved, held_out, held_out_text),
             samples={prompt: continuation(saved, tokenizer, prompt) for prompt in PROMPTS},
         )
-        save(model, tokenizer, arguments.output / "model")
-        write_card(arguments.output / "model", outcome)
+        save(model, tokenizer, arguments.output / FOLDER)
+        write_card(arguments.output / FOLDER, outcome)
         print(
             f"step {step}, {outcome.minutes:.1f} minutes: the last batch"
             f" {math.exp(loss):.2f} per token, held out {outcome.held_out.per_token:.2f}",

@@ -67,7 +67,7 @@ class _Trip:
 def _connected_side(trip: _Trip) -> Path:
     trip.screen.note("On the connected host: make a key, write a recipe, build the bundle.")
     airpack = [sys.executable, "-m", "packager"]
-    model = Path(str(files("packager") / "demo" / "model"))
+    model = Path(str(files("packager") / "demo" / "tiny-kjv"))
     trip.run(*airpack, "keys", "generate", "team.key", "--no-passphrase")
     trip.run(*airpack, "init", model, "-o", f"{_NAME}.yaml")
     trip.run(*airpack, "build", f"{_NAME}.yaml", "-o", "medium", "--key", "team.key")

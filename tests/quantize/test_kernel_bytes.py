@@ -20,7 +20,7 @@ from packager.quantize.kernels import find_library
 from packager.quantize.pipeline import quantize
 from packager.quantize.types import TYPE_NAMES
 
-DEMO = Path(__file__).parents[2] / "packager" / "demo" / "model"
+DEMO = Path(__file__).parents[2] / "packager" / "demo" / "tiny-kjv"
 
 PARTS = {
     "input_layernorm": "attn_norm",

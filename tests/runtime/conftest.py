@@ -1,18 +1,12 @@
-"""Real models for a real engine: a random one made here, and the embedded one, quantized."""
+"""Real models of random weights, for a real engine."""
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 
 import gguf
 import numpy as np
 import pytest
-
-from packager.format.golden import Golden
-from packager.progress import Silent
-from packager.quantize.pipeline import quantize
-from packager.runtime.smoke import record_golden
 
 _HIDDEN, _LAYERS, _FEED_FORWARD, _HEADS, _KV_HEADS, _CONTEXT = 256, 2, 512, 4, 2, 512
 _MERGES = ("t h", "th e", "Ġ the", "i n", "a n", "an d")
@@ -20,7 +14,6 @@ _TEMPLATE = (
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
-PROMPTS = ("In the beginning", "And it came to pass")
 
 
 def _byte_characters() -> list[str]:
@@ -104,19 +97,3 @@ def chat_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, with a chat template."""
     path = tmp_path_factory.mktemp("models") / "chat.gguf"
     return write_random_model(path, chat_template=_TEMPLATE)
-
-
-@pytest.fixture(scope="session")
-def demo_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded model as Q4_K_M."""
-    out = tmp_path_factory.mktemp("models") / "demo.gguf"
-    folder = Path(str(files("packager") / "demo" / "model"))
-    sources = {path.name: path for path in folder.iterdir()}
-    quantize(sources, "Q4_K_M", out, name="demo", progress=Silent())
-    return out
-
-
-@pytest.fixture(scope="session")
-def demo_golden(demo_model: Path) -> Golden:
-    """How the embedded model answers."""
-    return record_golden(demo_model, prompts=PROMPTS, max_tokens=24, progress=Silent())

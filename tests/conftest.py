@@ -1,0 +1,31 @@
+"""The embedded model, quantized, and how it answers: made once for all tests."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from packager.format.golden import Golden
+from packager.progress import Silent
+from packager.quantize.pipeline import quantize
+from packager.runtime.smoke import record_golden
+
+DEMO = Path(str(files("packager") / "demo" / "tiny-kjv"))
+PROMPTS = ("In the beginning", "And it came to pass")
+
+
+@pytest.fixture(scope="session")
+def demo_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded model as Q4_K_M."""
+    out = tmp_path_factory.mktemp("models") / "demo.gguf"
+    sources = {path.name: path for path in DEMO.iterdir()}
+    quantize(sources, "Q4_K_M", out, name="demo", progress=Silent())
+    return out
+
+
+@pytest.fixture(scope="session")
+def demo_golden(demo_model: Path) -> Golden:
+    """How the embedded model answers."""
+    return record_golden(demo_model, prompts=PROMPTS, max_tokens=24, progress=Silent())

@@ -1,0 +1,146 @@
+"""A bundle factory: real signed bundles of a few kilobytes, made without the package index."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from packager.connected.keys import SigningKey, generate_key, open_key
+from packager.connected.pack import Member, plan_payload, write_payload
+from packager.connected.sign import sign_bundle
+from packager.format.bundle import (
+    INDEX_NAME,
+    Bundle,
+    Origin,
+    Variant,
+    encode_bundle,
+    variant_directory,
+)
+from packager.format.digest import Digest
+from packager.format.golden import Golden
+from packager.format.sums import SUMS_NAME, encode_sums
+from packager.format.target import Target
+from packager.progress import Silent
+from packager.store.digests import file_digest
+from packager.trust.keyring import Keyring, TrustedKey
+
+CHUNK_SIZE = 1 << 16
+ORIGINAL = "original"
+DEFAULT_FILES: Mapping[str, bytes] = {
+    "model.safetensors": bytes(range(256)) * 1024,  # four chunks and more
+    "config.json": b"{}\n",
+}
+
+
+@dataclass(frozen=True)
+class EngineVariant:
+    """A variant that the engine opens: its name, its GGUF file, how it must answer."""
+
+    name: str
+    model: Path
+    golden: Golden
+
+
+def make_key(path: Path, algorithm: str = "p256") -> SigningKey:
+    """A new key pair at ``path`` and ``path``.pub, opened."""
+    generate_key(path, algorithm, None)
+    return open_key(path, None)
+
+
+def keyring_of(*keys: SigningKey, threshold: int = 1) -> Keyring:
+    """A keyring that trusts ``keys``."""
+    ring = Keyring()
+    for number, key in enumerate(keys):
+        ring = ring.with_key(TrustedKey(f"signer {number}", key.public))
+    return ring.with_threshold(threshold)
+
+
+def make_bundle(
+    output: Path,
+    keys: Sequence[SigningKey],
+    *,
+    name: str = "tiny",
+    version: str = "1.0.0",
+    sequence: int = 1,
+    expires: str | None = None,
+    signers: int = 1,
+    files: Mapping[str, bytes] = DEFAULT_FILES,
+    engine_variants: Sequence[EngineVariant] = (),
+    volume_size: int | None = None,
+    extra: Mapping[str, bytes] | None = None,
+) -> Path:
+    """Write ``output``/<name>-<version>/, signed by ``keys``, and return it.
+
+    ``files`` become the variant ``original``, which no engine opens (none, if empty);
+    ``extra`` are further small files beside the index.
+    """
+    directory = output / f"{name}-{version}"
+    directory.mkdir(parents=True)
+    scratch = output / f".{name}-{version}.scratch"
+    scratch.mkdir()
+    variants, members = _original(name, files, scratch)
+    for made in engine_variants:
+        place = variant_directory(name, made.name)
+        members.append(_member(f"{place}/{made.model.name}", made.model))
+        variants.append(Variant(made.name, "gguf", "Q4_K_M", place, made.model.name, made.golden))
+    plan = plan_payload(members, volume_size)
+    packed = write_payload(plan, directory, Silent())
+    index = Bundle(
+        name=name,
+        version=version,
+        sequence=sequence,
+        created="2026-11-24T00:00:00Z",
+        expires=expires,
+        signers=signers,
+        airpack="0.1.0",
+        engine="xllamacpp 1",
+        origin=Origin("folder", "tiny", "0" * 64, "apache-2.0"),
+        lock=Digest.of(b"lock"),
+        payload=packed.payload,
+        volumes=plan.volumes,
+        files=plan.files,
+        variants=tuple(variants),
+        targets=(Target("linux_x86_64", ("3.11",), "2.28"),),
+    )
+    (directory / INDEX_NAME).write_bytes(encode_bundle(index))
+    for small, data in (extra or {}).items():
+        (directory / small).write_bytes(data)
+    resign(directory, keys)
+    return directory
+
+
+def resign(directory: Path, keys: Sequence[SigningKey]) -> None:
+    """Write the sums of what is in ``directory`` now, and sign them: what an insider could do."""
+    for signature in directory.glob(f"{SUMS_NAME}*"):
+        signature.unlink()
+    digests = {path.name: file_digest(path) for path in directory.iterdir()}
+    (directory / SUMS_NAME).write_bytes(encode_sums(digests))
+    for key in keys:
+        sign_bundle(directory, key)
+
+
+def flip_bit(path: Path, position: int) -> None:
+    """Change one bit of the file ``path``, at byte ``position`` (negative: from its end)."""
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
+
+
+def _original(
+    name: str, files: Mapping[str, bytes], scratch: Path
+) -> tuple[list[Variant], list[Member]]:
+    if not files:
+        return [], []
+    place = variant_directory(name, ORIGINAL)
+    members = []
+    for path, data in files.items():
+        source = scratch / path
+        source.parent.mkdir(parents=True, exist_ok=True)
+        source.write_bytes(data)
+        members.append(_member(f"{place}/{path}", source))
+    return [Variant(ORIGINAL, "safetensors", "as published", place, None, None)], members
+
+
+def _member(path: str, source: Path) -> Member:
+    return Member(path, source, source.stat().st_size, file_digest(source))
