@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -45,6 +46,7 @@ def load_kernels() -> Kernels:
     """Load the shared object beside the installed xllamacpp; raises ``EngineError``."""
     path = find_library()
     try:
+        _load_carried_libgomp()
         library = ctypes.CDLL(str(path))
         chunk, validate = library.ggml_quantize_chunk, library.ggml_validate_row_data
     except (OSError, AttributeError) as error:
@@ -65,6 +67,13 @@ def load_kernels() -> Kernels:
     validate.restype = ctypes.c_bool
     validate.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)
     return Kernels(library)
+
+
+def _load_carried_libgomp() -> None:
+    """Load the OpenMP runtime kept in this environment, where there is one: hosts may lack it."""
+    carried = Path(sys.prefix) / "lib" / "airpack" / "libgomp.so.1"
+    if carried.is_file():
+        ctypes.CDLL(str(carried), mode=ctypes.RTLD_GLOBAL)
 
 
 def find_library() -> Path:

@@ -255,6 +255,7 @@ def default_threads(file: ModelFile) -> int:
 
 
 _HINTS = {
+    "loopback": "ip link set lo up; the loopback interface of this host is down",
     "import": "pip install 'airpack[run]', or on an isolated host: sh setup.sh",
     "exceed_context_size_error": "shorten the prompt, or begin a new chat",
 }

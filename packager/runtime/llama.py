@@ -6,6 +6,7 @@ its plain parameters and its JSON are used: they are documented and stay.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.client
 import json
@@ -190,7 +191,10 @@ class Llama:
             connection.request(method, route, json.dumps(body), headers)
             answer: dict[str, Any] = json.loads(connection.getresponse().read())
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise RefusedError(f"the engine does not answer on {self.url}: {error}") from error
+            down = isinstance(error, OSError) and error.errno == errno.ENETUNREACH
+            raise RefusedError(
+                f"the engine does not answer on {self.url}: {error}", "loopback" if down else ""
+            ) from error
         finally:
             connection.close()
         if "error" in answer:

@@ -1,0 +1,108 @@
+"""``setup.sh``: from a medium and a bare Python to airpack, or to one clear sentence."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from end_to_end.conftest import Carried, Host, bare_environment
+from support.bundles import flip_bit
+from support.sandbox import bare_host, no_network
+
+
+@pytest.fixture
+def medium(carried: Carried, tmp_path: Path) -> Path:
+    """A copy of the medium that may be damaged."""
+    copy = tmp_path / "medium"
+    shutil.copytree(carried.medium, copy)
+    return copy
+
+
+@pytest.fixture
+def host(medium: Path, tmp_path: Path) -> Host:
+    """A host without a network, at the medium."""
+    return Host((), bare_environment(tmp_path), medium, no_network())
+
+
+def set_up(host: Host, target: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    return host.run("sh", "setup.sh", target, code=code)
+
+
+def test_it_needs_neither_venv_nor_ensurepip_nor_libgomp(carried: Carried, tmp_path: Path) -> None:
+    bare = Host((), bare_environment(tmp_path), tmp_path, bare_host(tmp_path / "scratch"))
+    bare.run("sh", carried.medium / "setup.sh", tmp_path / "airpack")
+
+    airpack = tmp_path / "airpack" / "bin" / "airpack"
+    bare.run(airpack, "install", carried.medium, "--pub", carried.key)
+    answer = bare.run(airpack, "run", "tiny-kjv", "In the beginning", "--max-tokens", "8").stdout
+
+    assert answer.strip()
+
+
+def test_it_says_what_to_do_next(medium: Path, host: Host, tmp_path: Path) -> None:
+    said = set_up(host, tmp_path / "airpack").stdout
+    assert f"{tmp_path / 'airpack'}/bin/airpack install {medium}" in said
+
+
+def test_a_second_run_renews_the_environment(host: Host, tmp_path: Path) -> None:
+    set_up(host, tmp_path / "airpack")
+    set_up(host, tmp_path / "airpack")
+    host.run(tmp_path / "airpack" / "bin" / "airpack", "--version")
+
+
+def test_a_damaged_wheel_is_replaced_by_its_copy_in_the_payload(
+    medium: Path, host: Host, tmp_path: Path
+) -> None:
+    for wheel in medium.glob("*.whl"):
+        flip_bit(wheel, 1000)
+    (medium / "libgomp.so.1").unlink()
+    said = set_up(host, tmp_path / "airpack").stderr
+    assert said.count("taking the copy in the payload") == len([*medium.glob("*.whl")]) + 1
+    host.run(tmp_path / "airpack" / "bin" / "airpack", "--version")
+
+
+def test_a_wheel_damaged_in_both_places_is_refused_and_nothing_is_left(
+    medium: Path, host: Host, tmp_path: Path
+) -> None:
+    wheel = next(medium.glob("click-*.whl"))
+    flip_bit(wheel, 1000)
+    (medium / "payload.00001").unlink()
+    said = set_up(host, tmp_path / "airpack", code=1).stderr
+    assert f"error: {wheel.name}: damaged" in said
+    assert not (tmp_path / "airpack").exists()
+
+
+def test_a_folder_with_something_else_in_it_is_left_alone(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "file").write_text("mine")
+    said = set_up(host, tmp_path / "precious", code=1).stderr
+    assert "exists and is not a virtual environment" in said
+    assert [path.name for path in (tmp_path / "precious").iterdir()] == ["file"]
+
+
+def test_a_python_without_wheels_is_named_and_nothing_is_left(
+    medium: Path, host: Host, tmp_path: Path
+) -> None:
+    sums = (medium / "SHA256SUMS").read_text()
+    (medium / "SHA256SUMS").write_text(sums.replace("requirements-3.", "requirements-9."))
+    said = set_up(host, tmp_path / "airpack", code=1).stderr
+    assert "error: no Python that this bundle has wheels for; it has them for: 9." in said
+    assert not (tmp_path / "airpack").exists()
+
+
+def test_a_wrapper_around_python_does_not_lead_into_the_system(host: Host, tmp_path: Path) -> None:
+    real = shutil.which("python3", path=host.environment["PATH"])
+    wrapper = tmp_path / "bin" / "python3"
+    wrapper.parent.mkdir()
+    wrapper.write_text(f'#!/bin/sh\nexec "{real}" "$@"\n')
+    wrapper.chmod(0o755)
+    path = f"{wrapper.parent}:{host.environment['PATH']}"
+    wrapped = Host((), {**host.environment, "PATH": path}, host.folder, host.prefix)
+
+    set_up(wrapped, tmp_path / "airpack")
+
+    site_packages = next((tmp_path / "airpack").glob("lib/python3*/site-packages"))
+    assert (site_packages / "packager").is_dir()
+    host.run(tmp_path / "airpack" / "bin" / "airpack", "--version")
