@@ -25,7 +25,14 @@ from packager.format.sizes import format_size, parse_size
 
 @click.command(cls=Command)
 @recipe_argument
-@click.option("-o", "output", type=directory_argument, required=True, metavar="DIR")
+@click.option(
+    "-o",
+    "output",
+    type=directory_argument,
+    required=True,
+    metavar="DIR",
+    help="Where the bundle's directory goes.",
+)
 @click.option(
     "--key", "keys", type=file_argument, multiple=True, help="Sign with this private key."
 )
@@ -75,7 +82,7 @@ def build(
             "size": _size_of(made),
         },
         f"built: {made}, {format_size(_size_of(made))}"
-        + "".join(f"\nsigned by {key.public.key_id}" for key in signing),
+        + "".join(f"\nsigned by: {key.public.key_id}" for key in signing),
     )
 
 

@@ -9,8 +9,9 @@ import click
 from packager.cli.command import Command
 from packager.cli.hosts import directory_argument, keyring_for, now, pub_option
 from packager.cli.screen import Screen
-from packager.errors import IntegrityError, MissingVolumeError
-from packager.format.bundle import Bundle, parse_bundle
+from packager.cli.text import counted, one_line, table
+from packager.errors import AirpackError, IntegrityError, MissingVolumeError
+from packager.format.bundle import Bundle, Variant, parse_bundle
 from packager.format.sizes import format_size
 from packager.isolated.media import open_media, read_evidence
 from packager.isolated.verify import Damage, Verification, authenticate, verify_media
@@ -42,7 +43,7 @@ def inspect(screen: Screen, bundle: Path) -> None:
             "engine": index.engine,
             "payload_size": index.payload.size,
             "volumes": [{"name": v.name, "size": v.size} for v in index.volumes],
-            "variants": [_variant_document(index, v.name) for v in index.variants],
+            "variants": [_variant_document(index, v) for v in index.variants],
         },
         _inspect_text(index, sorted(evidence.signatures)),
     )
@@ -57,33 +58,40 @@ def verify(screen: Screen, bundles: tuple[Path, ...], keys: tuple[Path, ...]) ->
     media = open_media(bundles)
     verified = authenticate(media, keyring_for(media, keys), now=now())
     found = verify_media(verified, media, screen)
-    if found.ok or screen.as_json:
-        screen.result(_verify_document(found), _verify_text(found))
-    if not found.ok:
-        for line in _fault_lines(found):
-            screen.note(line)
-        _raise_fault(screen, found)
+    for volume in found.volumes:
+        screen.detail(f"{volume.state}: {volume.name}, {volume.medium or 'on no medium'}")
+    document = _verify_document(found)
+    if found.ok:
+        screen.result(document, _verify_text(found))
+    else:
+        screen.failure(document, "\n".join(_fault_lines(found)), _gravest_fault(found))
 
 
-def _variant_document(index: Bundle, name: str) -> dict[str, object]:
-    variant = next(v for v in index.variants if v.name == name)
+def _variant_document(index: Bundle, variant: Variant) -> dict[str, object]:
     size = sum(file.size for file in index.variant_files(variant))
-    return {"name": name, "format": variant.format, "type": variant.type, "size": size}
+    return {"name": variant.name, "format": variant.format, "type": variant.type, "size": size}
 
 
 def _inspect_text(index: Bundle, signatures: list[str]) -> str:
-    lines = [
-        "NOT VERIFIED: this is what the bundle says of itself (airpack verify checks it)",
-        f"bundle     {index.title}, sequence {index.sequence}, built {index.created}",
-        f"source     {index.origin.repository} at {index.origin.revision}",
-        f"licence    {index.origin.licence or 'not stated'}",
-        f"signed by  {', '.join(signatures) or 'nobody yet'}",
-        f"payload    {format_size(index.payload.size)} in {len(index.volumes)} volume(s)",
+    origin, payload = index.origin, index.payload
+    facts = [
+        ("bundle", f"{index.title}, sequence {index.sequence}"),
+        ("built", f"{index.created} by airpack {index.airpack}, engine {index.engine}"),
+        ("expires", index.expires or "never"),
+        ("source", f"{origin.repository}, revision {origin.revision}"),
+        ("licence", origin.licence or "not stated"),
+        ("signatures", f"{', '.join(signatures) or 'none yet'}; needs {index.signers}"),
+        ("payload", f"{format_size(payload.size)} in {counted(len(index.volumes), 'volume')}"),
     ]
-    for variant in index.variants:
-        size = sum(file.size for file in index.variant_files(variant))
-        lines.append(f"variant    {variant.name}: {variant.type}, {format_size(size)}")
-    return "\n".join(lines)
+    variants = table([_variant_row(index, variant) for variant in index.variants]).splitlines()
+    facts += [("variant" if n == 0 else "", line) for n, line in enumerate(variants)]
+    warning = "NOT VERIFIED: what the bundle says of itself; airpack verify checks it"
+    return f"{warning}\n{table(facts)}"
+
+
+def _variant_row(index: Bundle, variant: Variant) -> tuple[str, ...]:
+    size = sum(file.size for file in index.variant_files(variant))
+    return variant.name, variant.format, variant.type, format_size(size)
 
 
 def _verify_document(found: Verification) -> dict[str, object]:
@@ -122,7 +130,7 @@ def _verify_text(found: Verification) -> str:
     signers = ", ".join(f"{s.name} ({s.key_id})" for s in found.verified.signers)
     return (
         f"ok: {bundle.title}, sequence {bundle.sequence}, signed by {signers}\n"
-        f"{len(bundle.volumes)} volume(s), {format_size(bundle.payload.size)}, "
+        f"{counted(len(bundle.volumes), 'volume')}, {format_size(bundle.payload.size)}, "
         f"every chunk as signed"
     )
 
@@ -137,23 +145,24 @@ def _fault_lines(found: Verification) -> list[str]:
     ]
     missing = [f"missing: {name}" for name in found.missing]
     strangers = [f"not part of the bundle: {path}" for path in found.strangers]
-    return [*damage, *missing, *strangers]
+    return [one_line(line) for line in (*damage, *missing, *strangers)]
 
 
-def _raise_fault(screen: Screen, found: Verification) -> None:
-    """End with the code of the gravest fault; under ``--json`` the document said it all."""
+def _gravest_fault(found: Verification) -> AirpackError:
+    """The error that stands for all that was found: damage before strangers before gaps."""
     title = found.verified.bundle.title
-    error: IntegrityError | MissingVolumeError
-    if found.damage or found.strangers:
-        faults = len(found.damage) + len(found.strangers)
-        error = IntegrityError(
-            f"{title}: {faults} fault(s)", hint="copy the bundle again from its source"
+    if found.damage:
+        return IntegrityError(
+            f"{title}: damaged in {counted(len(found.damage), 'place')}",
+            hint="copy the damaged files again from where the bundle was built",
         )
-    else:
-        error = MissingVolumeError(
-            f"{title}: {len(found.missing)} file(s) missing",
-            hint="name every medium of this bundle, or copy what is missing again",
+    if found.strangers:
+        stranger = found.strangers[0]
+        return IntegrityError(
+            f"{title}: {counted(len(found.strangers), 'thing')} beside it that nobody signed",
+            hint=f"find out who put it there; then remove it: rm {stranger}",
         )
-    if screen.as_json:
-        raise click.exceptions.Exit(error.exit_code)
-    raise error
+    return MissingVolumeError(
+        f"{title}: {counted(len(found.missing), 'file')} missing",
+        hint="airpack verify MEDIUM MEDIUM..., with every medium of this bundle",
+    )

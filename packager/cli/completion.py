@@ -14,10 +14,16 @@ from packager.errors import UsageError
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_obj
 def completion(screen: Screen, shell: str) -> None:
-    """Print the completion script of SHELL; for bash: eval "$(airpack completion bash)"."""
+    """Print a shell's completion script.
+
+    \b
+    bash: eval "$(airpack completion bash)"
+    zsh:  eval "$(airpack completion zsh)"
+    fish: airpack completion fish | source
+    """
     maker = get_completion_class(shell)
     if maker is None:
         raise UsageError(f"no completion is known for {shell}")
     root = click.get_current_context().find_root().command
     source = maker(root, {}, "airpack", "_AIRPACK_COMPLETE").source()
-    screen.result({"shell": shell, "script": source}, source)
+    screen.result({"ok": True, "shell": shell, "script": source}, source)

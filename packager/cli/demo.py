@@ -35,7 +35,8 @@ def demo(screen: Screen, directory: Path) -> None:
     trip = _Trip(screen, directory.resolve(), dict(os.environ), ())
     bundle = _connected_side(trip)
     answer = _isolated_side(trip, bundle)
-    screen.result({"ok": True, "bundle": str(bundle), "answer": answer}, "")
+    screen.note(f"\nThe model, where no cable leads, answers (all of this is in {directory}):\n")
+    screen.result({"ok": True, "bundle": str(bundle), "answer": answer}, f"{_PROMPT} {answer}")
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,17 @@ class _Trip:
     prefix: tuple[str, ...]
 
     def run(self, *command: str | Path, capture: bool = False) -> str:
-        """Show a command, then run it; raises ``AirpackError`` if it fails."""
+        """Show a command, then run it; raises ``AirpackError`` if it fails.
+
+        What it gives as result is shown, or returned if ``capture`` asks for that.
+        """
         words = [*self.prefix, *(str(word) for word in command)]
         self.screen.note(f"\n$ {shlex.join(words)}")
         result = subprocess.run(
             words,
             cwd=self.directory,
             env=dict(self.environment),
-            stdout=subprocess.PIPE if capture else None,
+            stdout=subprocess.PIPE if capture else sys.stderr.fileno(),
             text=True,
             check=False,
         )
@@ -93,9 +97,7 @@ def _isolated_side(trip: _Trip, bundle: Path) -> str:
     far.run(airpack, "verify", ".")
     far.run(airpack, "install", ".")
     far.run(airpack, "list")
-    answer = far.run(airpack, "run", name, _PROMPT, "--max-tokens", "48", capture=True)
-    far.screen.note(f"\nThe model, where no cable leads, answers:\n\n    {answer}\n")
-    return answer
+    return far.run(airpack, "run", name, _PROMPT, "--max-tokens", "48", capture=True)
 
 
 def _no_network(screen: Screen) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from packager.errors import HostError
 from packager.isolated.media import Media, read_run_key
 from packager.isolated.trust_store import read_keyring
 from packager.store.home import Home, default_home
@@ -44,8 +45,11 @@ def operator() -> str:
 
 
 def home() -> Home:
-    """The isolated host's root."""
-    return Home(default_home())
+    """The isolated host's root, there or still to be made; raises ``HostError`` if it is a file."""
+    root = default_home()
+    if root.exists() and not root.is_dir():
+        raise HostError(f"{root}: not a directory", hint="export AIRPACK_HOME=DIRECTORY")
+    return Home(root)
 
 
 def keyring_for(media: Media, keys: Iterable[Path]) -> Keyring:

@@ -13,6 +13,7 @@ from packager.cli.screen import Screen
 from packager.isolated.install import Installation, InstallRequest
 from packager.isolated.install import install as install_bundle
 from packager.isolated.media import open_media
+from packager.store.generations import Generation, find_generation
 
 
 @click.command(cls=Command)
@@ -30,7 +31,11 @@ def install(
     no_smoke: bool,
     allow_downgrade: bool,
 ) -> None:
-    """Verify BUNDLE, test that its model answers as at the build, and make it current."""
+    """Verify, test and install BUNDLE.
+
+    Nothing is written before the signature holds, and the new generation becomes current only
+    once its model has answered as at the build. Name every medium of the bundle.
+    """
     place = home()
     media = open_media(bundles)
     ring = keyring_for(media, keys)
@@ -45,7 +50,8 @@ def install(
         now=now(),
     )
     done = install_bundle(request, screen)
-    screen.result(_document(done), _text(done))
+    generation = find_generation(place, done.receipt.name, done.receipt.generation)
+    screen.result(_document(done), _text(done, generation))
 
 
 def _document(done: Installation) -> dict[str, object]:
@@ -63,13 +69,14 @@ def _document(done: Installation) -> dict[str, object]:
     }
 
 
-def _text(done: Installation) -> str:
+def _text(done: Installation, generation: Generation) -> str:
     receipt = done.receipt
     lines = [
         f"installed: {receipt.name} {receipt.version}, generation {receipt.generation}",
         f"signed by: {', '.join(receipt.signers)}",
         *(smoke_line(result) for result in done.smoke),
         f"receipt: {done.path / 'receipt.json'}",
-        f'ask it: airpack run {receipt.name} "your question"',
     ]
+    if any(v.model and v.name in receipt.variants for v in generation.bundle.variants):
+        lines.append(f'ask it: airpack run {receipt.name} "your question"')
     return "\n".join(lines)

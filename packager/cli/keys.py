@@ -37,27 +37,41 @@ def keys() -> None:
 
 @keys.command()
 @click.argument("out", type=file_argument)
-@click.option("--algorithm", type=click.Choice(ALGORITHMS), default=P256, show_default=True)
+@click.option(
+    "--algorithm",
+    type=click.Choice(ALGORITHMS),
+    default=P256,
+    show_default=True,
+    help="Stock openssl verifies p256; ml-dsa-87 withstands quantum computers.",
+)
 @passphrase_option
 @click.option("--no-passphrase", is_flag=True, help="Leave the private key unencrypted.")
 @click.pass_obj
 def generate(
     screen: Screen, out: Path, algorithm: str, passphrase_file: Path | None, no_passphrase: bool
 ) -> None:
-    """Make a key pair: OUT, which stays here, and OUT.pub, which the isolated host gets."""
+    """Make a key pair.
+
+    OUT stays on this host; OUT.pub is for every host that should trust you.
+    """
     if passphrase_file and no_passphrase:
         raise UsageError("--passphrase-file and --no-passphrase exclude each other")
     passphrase = None
     if passphrase_file:
         passphrase = read_passphrase(passphrase_file)
     elif not no_passphrase:
-        passphrase = screen.ask_secret("Passphrase for the new key", confirm=True)
+        passphrase = screen.ask_secret(
+            "Passphrase for the new key",
+            confirm=True,
+            hint="--passphrase-file F, or --no-passphrase",
+        )
     public = generate_key(out, algorithm, passphrase)
     screen.result(
         {**_document(public), "private": str(out), "public": str(public_path_of(out))},
         f"{public.key_id}\n"
-        f"private key {out}: keep it here; public key {public_path_of(out)}: give it, another\n"
-        f"way than the bundle, to every host that should trust you. Its fingerprint, to read out:\n"
+        f"private key  {out}: it stays on this host\n"
+        f"public key   {public_path_of(out)}: every host that should trust you needs it; send it\n"
+        f"             another way than the bundle, and read out its fingerprint by voice:\n"
         f"{public.spoken_fingerprint}",
     )
 
@@ -107,11 +121,13 @@ def unlock(screen: Screen, path: Path, passphrase_file: Path | None) -> SigningK
         return open_key(path, None)
     if passphrase_file:
         return open_key(path, read_passphrase(passphrase_file))
-    return open_key(path, screen.ask_secret(f"Passphrase of {path}"))
+    passphrase = screen.ask_secret(f"Passphrase of {path}", hint="--passphrase-file F")
+    return open_key(path, passphrase)
 
 
 def _document(public: PublicKey) -> dict[str, object]:
     return {
+        "ok": True,
         "key_id": public.key_id,
         "algorithm": public.algorithm,
         "fingerprint": public.fingerprint,

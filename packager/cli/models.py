@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-import json
+import math
+from collections.abc import Sequence
 
 import click
 
 from packager.cli.command import Command
 from packager.cli.hosts import home, now, operator
 from packager.cli.screen import Screen
+from packager.cli.text import one_line, table
 from packager.errors import SmokeTestError
+from packager.format.canonical import Json
 from packager.format.sizes import format_size
 from packager.isolated.lifecycle import free_space, roll_back
 from packager.isolated.lifecycle import smoke as smoke_again
 from packager.isolated.lifecycle import uninstall as take_away
 from packager.runtime.smoke import SmokeResult
-from packager.store.generations import Generation, generations, installed_names
+from packager.store.generations import (
+    Generation,
+    find_generation,
+    generations,
+    installed_names,
+)
 from packager.store.journal import Event, read_events
+
+# The order in which an event's details are shown; what is not named here comes last.
+_DETAILS = ("name", "version", "sequence", "generation", "generations", "smoke", "subject", "freed")
+_MINOR_DETAILS = ("bundle", "media", "variants")
 
 name_argument = click.argument("name")
 variant_option = click.option("--variant", help="Which variant; the first one, if not given.")
@@ -30,8 +42,10 @@ def list_models(screen: Screen) -> None:
     found = [g for name in installed_names(place) for g in generations(place, name)]
     screen.result(
         [_generation_document(g) for g in found],
-        "\n".join(_generation_line(g) for g in found) or "nothing is installed",
+        _generation_table(found) if found else "nothing is installed",
     )
+    for generation in found:
+        screen.detail(f"{generation.name} generation {generation.number}: {generation.path}")
 
 
 @click.command(cls=Command)
@@ -39,18 +53,17 @@ def list_models(screen: Screen) -> None:
 @variant_option
 @click.pass_obj
 def smoke(screen: Screen, name: str, variant: str | None) -> None:
-    """Let the model NAME answer again and compare with what was recorded at the build."""
+    """Test that the model NAME answers as it did at the build."""
     result = smoke_again(home(), name, variant, screen)
-    if result.ok or screen.as_json:
-        screen.result(smoke_document(result), smoke_line(result))
+    document, line = smoke_document(result), smoke_line(result)
     if result.ok:
+        screen.result(document, line)
         return
-    if screen.as_json:
-        raise click.exceptions.Exit(SmokeTestError.exit_code)
-    raise SmokeTestError(
+    error = SmokeTestError(
         f"{name} {result.variant}: does not answer as it did at the build",
         hint=f"airpack rollback {name}, or install the bundle again",
     )
+    screen.failure(document, line, error)
 
 
 @click.command(cls=Command)
@@ -71,39 +84,47 @@ def rollback(screen: Screen, name: str, to: int | None) -> None:
 @click.option("--generation", type=int, help="This generation alone; all of them, if not given.")
 @click.pass_obj
 def uninstall(screen: Screen, name: str, generation: int | None) -> None:
-    """Take NAME away. `airpack gc` then frees its bytes."""
-    what = f"generation {generation} of {name}" if generation else f"every generation of {name}"
-    if screen.may_ask:
-        screen.confirm(f"Take away {what}?")
-    removed = take_away(home(), name, generation, now=now(), operator=operator())
+    """Take NAME away. `airpack gc` then frees its bytes.
+
+    Asks first; where nobody can be asked, it needs --yes.
+    """
+    place = home()
+    what, flags = f"every generation of {name}", ""
+    if generation is not None:
+        find_generation(place, name, generation)
+        what, flags = f"generation {generation} of {name}", f" --generation {generation}"
+    generations(place, name)
+    screen.confirm(f"Take away {what}?", hint=f"airpack uninstall {name}{flags} --yes")
+    removed = take_away(place, name, generation, now=now(), operator=operator())
     numbers = ", ".join(str(number) for number in removed)
     screen.result(
         {"ok": True, "name": name, "generations": list(removed)},
-        f"taken away: {name}, generation {numbers}; airpack gc frees the space",
+        f"taken away: {name}, generation {numbers}; to free its space: airpack gc",
     )
 
 
 @click.command(cls=Command)
 @click.pass_obj
 def gc(screen: Screen) -> None:
-    """Remove what no generation holds."""
+    """Remove what no generation holds, and print the bytes freed."""
     freed = free_space(home(), now=now(), operator=operator())
-    screen.result({"ok": True, "freed": freed}, f"freed: {format_size(freed)} ({freed} bytes)")
+    readable = f" ({format_size(freed)})" if freed else ""
+    screen.result({"ok": True, "freed": freed}, f"freed: {freed} bytes{readable}")
 
 
 @click.command(cls=Command)
 @click.option("--verify", is_flag=True, help="Say only whether the log is whole and unedited.")
 @click.pass_obj
 def log(screen: Screen, verify: bool) -> None:
-    """Show the hash-chained record of what happened here."""
+    """Show the hash-chained record of what happened here; with -v, every detail of it."""
     events = read_events(home().log)
     if verify:
         document: dict[str, object] = {"ok": True, "events": len(events)}
-        screen.result(document, f"ok: {len(events)} event(s), each follows the one before it")
+        screen.result(document, f"ok: {len(events)} events, each bound to the one before it")
         return
     screen.result(
         [{"time": e.time, "event": e.what, **e.details} for e in events],
-        "\n".join(_event_line(event) for event in events) or "nothing has happened here yet",
+        _event_table(events, screen.verbose) if events else "nothing has happened here yet",
     )
 
 
@@ -115,8 +136,8 @@ def smoke_document(result: SmokeResult) -> dict[str, object]:
         "tokens_match": result.tokens_match,
         "expected": result.expected,
         "actual": result.actual,
-        "perplexity": result.perplexity,
-        "perplexity_expected": result.perplexity_expected,
+        "perplexity": _finite(result.perplexity),
+        "perplexity_expected": _finite(result.perplexity_expected),
         "tokens_per_second": result.tokens_per_second,
         "egress": {
             "namespace": result.egress.namespace,
@@ -128,10 +149,11 @@ def smoke_document(result: SmokeResult) -> dict[str, object]:
 def smoke_line(result: SmokeResult) -> str:
     """The smoke test's result in one line."""
     verdict = "passed" if result.ok else "FAILED"
-    tokens = "same tokens" if result.tokens_match else "tokens within tolerance"
+    others = "other tokens, within tolerance" if result.ok else "other tokens"
+    tokens = "same tokens" if result.tokens_match else others
     place = "no network in reach" if result.egress.namespace else "network NOT cut off here"
     return (
-        f"smoke test {verdict}: {result.variant}, {tokens if result.ok else 'other tokens'}, "
+        f"smoke test {verdict}: {result.variant}, {tokens}, "
         f"perplexity {result.perplexity:.3f} (at the build {result.perplexity_expected:.3f}), "
         f"{result.tokens_per_second:.1f} tokens/s, {place}"
     )
@@ -150,16 +172,46 @@ def _generation_document(generation: Generation) -> dict[str, object]:
     }
 
 
-def _generation_line(generation: Generation) -> str:
-    mark = "current" if generation.current else "       "
+def _finite(value: float) -> float | None:
+    """``value``, or ``None`` where it is NaN or infinite, which JSON cannot say."""
+    return value if math.isfinite(value) else None
+
+
+def _generation_table(found: Sequence[Generation]) -> str:
+    heading = ("NAME", "VERSION", "SEQUENCE", "GENERATION", "SIZE", "INSTALLED", "VARIANTS")
+    return table([heading, *(_generation_row(generation) for generation in found)])
+
+
+def _generation_row(generation: Generation) -> tuple[str, ...]:
     return (
-        f"{mark}  {generation.name}  generation {generation.number}  "
-        f"version {generation.bundle.version} (sequence {generation.bundle.sequence})  "
-        f"{', '.join(generation.receipt.variants)}  {format_size(generation.size)}  "
-        f"installed {generation.receipt.installed}"
+        generation.name,
+        generation.bundle.version,
+        str(generation.bundle.sequence),
+        f"{generation.number} current" if generation.current else str(generation.number),
+        format_size(generation.size),
+        generation.receipt.installed,
+        ", ".join(generation.receipt.variants),
     )
 
 
-def _event_line(event: Event) -> str:
-    details = "  ".join(f"{key}={json.dumps(value)}" for key, value in event.details.items())
-    return f"{event.time}  {event.what}  {details}"
+def _event_table(events: Sequence[Event], verbose: bool) -> str:
+    return table([(e.time, e.what, _event_details(e, verbose)) for e in events])
+
+
+def _event_details(event: Event, verbose: bool) -> str:
+    """What matters of an event, as ``key value``, in the order in which one asks for it."""
+    shown = [key for key in _DETAILS if key in event.details]
+    shown += sorted(key for key in event.details if key not in _DETAILS)
+    if not verbose:
+        shown = [
+            key for key in shown if key not in _MINOR_DETAILS and event.details[key] is not False
+        ]
+    return "  ".join(f"{key.replace('_', ' ')} {_detail(event.details[key])}" for key in shown)
+
+
+def _detail(value: Json) -> str:
+    if isinstance(value, list):
+        return ",".join(_detail(item) for item in value) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return one_line(str(value))

@@ -20,11 +20,20 @@ recipe_argument = click.argument("recipe", type=file_argument)
 
 @click.command(cls=Command)
 @click.argument("source")
-@click.option("-o", "output", type=file_argument, metavar="RECIPE", help="Where to write it.")
+@click.option(
+    "-o",
+    "output",
+    type=file_argument,
+    metavar="RECIPE",
+    help="Where to write it; ./<name>.yaml if not given.",
+)
 @click.pass_obj
 def init(screen: Screen, source: str, output: Path | None) -> None:
-    """Write a first recipe for SOURCE, a hub repository (owner/name) or a local directory."""
-    path = output or Path(f"{Path(source).name.lower()}.yaml")
+    """Write a first recipe.
+
+    SOURCE is a hub repository (owner/name) or a local directory.
+    """
+    path = output or _recipe_path(source)
     if path.exists():
         raise UsageError(f"{path}: exists; a recipe is never overwritten", hint="-o OTHER.yaml")
     text = init_recipe(source, screen, recipe_folder=path.parent)
@@ -39,7 +48,10 @@ def init(screen: Screen, source: str, output: Path | None) -> None:
 @recipe_argument
 @click.pass_obj
 def lock(screen: Screen, recipe: Path) -> None:
-    """Pin the commit, and the size and digest of every file, that RECIPE asks for."""
+    """Pin the commit and every file that RECIPE asks for, by size and digest.
+
+    Writes the recipe's name with the suffix .lock.json.
+    """
     locked = lock_recipe(recipe, screen)
     path = lock_path(recipe)
     screen.result(
@@ -54,3 +66,12 @@ def lock(screen: Screen, recipe: Path) -> None:
         f"locked: {len(locked.files)} files, {format_size(locked.size)}, "
         f"revision {locked.revision}, licence {locked.licence or 'not stated'}; wrote {path}",
     )
+
+
+def _recipe_path(source: str) -> Path:
+    """The recipe in this directory that is named after ``source``."""
+    folder = Path(source)
+    name = folder.resolve().name if folder.is_dir() else folder.name
+    if not name:
+        raise UsageError(f"{source}: gives the recipe no name", hint="-o RECIPE.yaml")
+    return Path(f"{name.lower()}.yaml")

@@ -9,13 +9,16 @@ import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
 import click
 from tqdm import tqdm
 
+from packager.cli.text import harmless, one_line, visible
 from packager.errors import AirpackError, UsageError
 from packager.progress import Task
+from packager.store.atomic import translate
 
 Document = dict[str, object] | list[dict[str, object]]
 
@@ -33,11 +36,11 @@ class Screen:
 
     def result(self, document: Document, text: str) -> None:
         """Give the result: the document where JSON was asked for, else the text."""
-        click.echo(json.dumps(document, indent=2) if self.as_json else text)
+        _print(json.dumps(document, indent=2) if self.as_json else visible(text))
 
     def piece(self, text: str) -> None:
-        """Give a piece of a result that comes bit by bit."""
-        click.echo(text, nl=False)
+        """Give a piece of a model's answer, as it comes; on a terminal without its commands."""
+        _print(harmless(text) if sys.stdout.isatty() else text, end="")
 
     def note(self, message: str) -> None:
         """Say what is being done."""
@@ -51,37 +54,50 @@ class Screen:
 
     def warn(self, message: str) -> None:
         """Say what a person must not miss, quiet or not."""
-        self._say(f"{self._styled('warning:', 'yellow')} {message}")
+        self._say(message, f"{self._styled('warning:', 'yellow')} ")
 
     def error(self, error: AirpackError) -> None:
         """Say what was refused and what helps."""
         if self.as_json:
             document = {"ok": False, "error": error.message, "exit_code": error.exit_code}
-            click.echo(json.dumps({**document, "try": error.hint}, indent=2))
-        click.echo(f"{self._styled('error:', 'red')} {error.message}", err=True)
-        if error.hint:
-            click.echo(f"{self._styled('try:', 'green')} {error.hint}", err=True)
+            _print(json.dumps({**document, "try": error.hint}, indent=2))
+        self._explain(error)
 
-    def confirm(self, question: str) -> None:
-        """Ask before something that cannot be undone; raises ``UsageError`` on a no."""
+    def failure(self, document: Document, text: str, error: AirpackError) -> NoReturn:
+        """Give a result that is a failure, say why, and end with that error's exit code."""
+        self.result(document, text)
+        self._explain(error)
+        raise click.exceptions.Exit(error.exit_code)
+
+    def cancelled(self, exit_code: int) -> None:
+        """Say in one line that a person stopped it."""
+        if self.as_json:
+            document = {"ok": False, "error": "cancelled", "exit_code": exit_code, "try": None}
+            _print(json.dumps(document, indent=2))
+        click.echo("cancelled", err=True)
+
+    def confirm(self, question: str, *, hint: str) -> None:
+        """Ask before something that cannot be undone; a no cancels.
+
+        ``hint`` is the command that needs no asking. Raises ``UsageError`` where nobody is there.
+        """
         if self.yes:
             return
         if not self.may_ask:
-            raise UsageError(f"{question} Nobody can be asked here.", hint="add --yes")
-        if not click.confirm(question, err=True):
-            raise UsageError("not done, as you wished")
+            raise UsageError(f"{question} Nobody can be asked here", hint=hint)
+        click.confirm(question, err=True, abort=True)
 
-    def ask_secret(self, prompt: str, *, confirm: bool = False) -> bytes:
+    def ask_secret(self, prompt: str, *, confirm: bool = False, hint: str) -> bytes:
         """Ask for a passphrase on the terminal; raises ``UsageError`` where nobody is there."""
         if not self.may_ask:
-            raise UsageError(f"{prompt}: nobody can be asked here", hint="name a --passphrase-file")
+            raise UsageError(f"{prompt}: nobody can be asked here", hint=hint)
         answer: str = click.prompt(prompt, hide_input=True, confirmation_prompt=confirm, err=True)
         return answer.encode("utf-8")
 
     @property
     def may_ask(self) -> bool:
         """Whether a person is there who may be asked."""
-        return not self.no_input and sys.stdin.isatty()
+        return not self.no_input and sys.stdin is not None and sys.stdin.isatty()
 
     def task(
         self, label: str, total: int, *, unit: str = "B", done: int = 0
@@ -106,11 +122,17 @@ class Screen:
         ) as bar:
             yield _BarTask(bar)
 
-    def _say(self, message: str) -> None:
+    def _explain(self, error: AirpackError) -> None:
+        click.echo(f"{self._styled('error:', 'red')} {one_line(error.message)}", err=True)
+        if error.hint:
+            click.echo(f"{self._styled('try:', 'green')} {one_line(error.hint)}", err=True)
+
+    def _say(self, message: str, prefix: str = "") -> None:
         if self.progress_json:
-            click.echo(json.dumps({"event": "note", "message": message}), err=True)
+            event = "warning" if prefix else "note"
+            click.echo(json.dumps({"event": event, "message": message}), err=True)
         else:
-            tqdm.write(message, file=sys.stderr)
+            tqdm.write(prefix + visible(message), file=sys.stderr)
 
     def _styled(self, text: str, colour: str) -> str:
         plain = "NO_COLOR" in os.environ or not sys.stderr.isatty()
@@ -156,3 +178,13 @@ def _json_task(label: str, total: int, unit: str, done: int) -> Iterator[Task]:
     task = _JsonTask(label, total, unit, done)
     task.say()
     yield task
+
+
+def _print(text: str, end: str = "\n") -> None:
+    """Write to standard output; raises ``BrokenPipeError``, ``NoSpaceError``, ``HostError``."""
+    try:
+        click.echo(text + end, nl=False)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise translate(error, Path("standard output")) from error

@@ -9,6 +9,7 @@ import click
 from packager.cli.command import Group
 from packager.cli.hosts import file_argument, home, now, operator
 from packager.cli.screen import Screen
+from packager.cli.text import counted, table
 from packager.isolated.trust_store import read_keyring, write_keyring
 from packager.store.atomic import read_capped
 from packager.store.home import Home
@@ -23,7 +24,7 @@ def trust() -> None:
 
 
 @trust.command()
-@click.argument("file", type=file_argument)
+@click.argument("file", type=file_argument, metavar="FILE.pub")
 @click.option("--name", help="Whose key it is; the file's name if not given.")
 @click.pass_obj
 def add(screen: Screen, file: Path, name: str | None) -> None:
@@ -37,11 +38,12 @@ def add(screen: Screen, file: Path, name: str | None) -> None:
     place = home()
     with place.changing():
         _change(place, read_keyring(place).with_key(trusted), "trust add", key.key_id)
-    document = _key_document(trusted)
+    document = {"ok": True, **_key_document(trusted)}
     screen.result(
         document,
         f"trusted: {trusted.name}, key {key.key_id} ({key.algorithm})\n"
-        f"Compare this fingerprint with the sender's, by voice:\n{key.spoken_fingerprint}",
+        f"Compare this fingerprint with the sender's, by voice:\n{key.spoken_fingerprint}\n"
+        f"If it differs: airpack trust remove {key.key_id}",
     )
 
 
@@ -50,11 +52,12 @@ def add(screen: Screen, file: Path, name: str | None) -> None:
 def list_keys(screen: Screen) -> None:
     """List the trusted keys and how many signatures a bundle needs."""
     ring = read_keyring(home())
-    lines = [f"{k.key.key_id}  {k.key.algorithm:9}  {k.name}" for k in ring.keys]
-    summary = f"{len(ring.keys)} key(s); {ring.threshold} signature(s) needed"
+    rows = [("KEY ID", "ALGORITHM", "NAME")]
+    rows += [(k.key.key_id, k.key.algorithm, k.name) for k in ring.keys]
+    summary = f"signatures that a bundle needs, by different keys: {ring.threshold}"
     screen.result(
         {"threshold": ring.threshold, "keys": [_key_document(k) for k in ring.keys]},
-        "\n".join([*lines, summary]) if lines else "no keys; airpack trust add FILE.pub",
+        f"{table(rows)}\n{summary}" if ring.keys else "no keys yet: airpack trust add FILE.pub",
     )
 
 
@@ -78,7 +81,9 @@ def policy(screen: Screen, threshold: int) -> None:
     with place.changing():
         ring = read_keyring(place).with_threshold(threshold)
         _change(place, ring, "trust policy", str(threshold))
-    screen.result({"ok": True, "threshold": threshold}, f"{threshold} signature(s) needed from now")
+    screen.result(
+        {"ok": True, "threshold": threshold}, f"{counted(threshold, 'signature')} needed from now"
+    )
 
 
 def _change(place: Home, ring: Keyring, what: str, subject: str) -> None:

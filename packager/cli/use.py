@@ -20,6 +20,7 @@ from packager.runtime.serve import DEFAULT_PORT
 from packager.runtime.serve import serve as serve_model
 
 _MAX_PROMPT_SIZE = 1 << 20
+_ONLY_THIS_HOST = (LOOPBACK, "::1", "localhost")
 
 
 @click.command(cls=Command)
@@ -37,16 +38,19 @@ _MAX_PROMPT_SIZE = 1 << 20
 def run(
     screen: Screen, name: str, prompt: str | None, variant: str | None, max_tokens: int
 ) -> None:
-    """Ask NAME: PROMPT, or what comes on standard input; on a terminal, a conversation.
+    """Ask NAME, or talk with it.
 
+    It is asked PROMPT, or what comes on standard input; on a terminal, a conversation begins.
     The model runs with no network in reach. One question is answered greedily, so each time the
     same; a conversation is as lively as the model asks for.
     """
     installed = find_variant(home(), name, variant)
-    if prompt is None and screen.may_ask:
+    if prompt is None and screen.may_ask and not screen.as_json:
         _converse(screen, installed, max_tokens)
         return
     question = prompt if prompt is not None else _read_prompt()
+    if not question:
+        raise UsageError("nothing to ask", hint=f'airpack run {name} "your question"')
     pieces = generate(installed.model, question, max_tokens=max_tokens)
     if screen.as_json:
         document: dict[str, object] = {
@@ -74,8 +78,10 @@ def run(
 @variant_option
 @click.pass_obj
 def serve(screen: Screen, name: str, host: str, port: int, variant: str | None) -> None:
-    """Answer OpenAI-style HTTP requests for NAME until Ctrl-C."""
+    """Answer OpenAI-style HTTP requests for NAME until Ctrl-C or SIGTERM."""
     installed = find_variant(home(), name, variant)
+    if host not in _ONLY_THIS_HOST:
+        screen.warn(f"whoever reaches {host} may ask this model; nothing asks them who they are")
     screen.note(f"loading {name} {installed.variant.name}")
     with serve_model(installed.model, host=host, port=port, name=name) as service:
         screen.result(
@@ -88,16 +94,16 @@ def serve(screen: Screen, name: str, host: str, port: int, variant: str | None) 
 
 
 def _read_prompt() -> str:
+    """What comes on standard input; nothing from a terminal, where somebody would have to type."""
+    if sys.stdin is None or sys.stdin.isatty():
+        return ""
     data = sys.stdin.buffer.read(_MAX_PROMPT_SIZE + 1)
     if len(data) > _MAX_PROMPT_SIZE:
         raise UsageError(f"standard input: a prompt of more than {_MAX_PROMPT_SIZE} bytes")
     try:
-        question = data.decode("utf-8").rstrip("\n")
+        return data.decode("utf-8").rstrip("\n")
     except UnicodeDecodeError as error:
         raise UsageError(f"standard input: not UTF-8 text, at byte {error.start}") from None
-    if not question:
-        raise UsageError("nothing to ask", hint='airpack run NAME "your question"')
-    return question
 
 
 def _converse(screen: Screen, installed: InstalledVariant, max_tokens: int) -> None:
@@ -118,8 +124,13 @@ def _converse(screen: Screen, installed: InstalledVariant, max_tokens: int) -> N
 
 def _ask() -> str | None:
     """The next thing a person types, or ``None`` when they are done."""
+    prompt = "> "
+    if not sys.stdout.isatty():  # then input() would put the prompt among the answers
+        sys.stderr.write(prompt)
+        sys.stderr.flush()
+        prompt = ""
     try:
-        return input("> ")
+        return input(prompt)
     except EOFError:
         sys.stderr.write("\n")
         return None

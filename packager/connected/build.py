@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -29,11 +30,11 @@ from packager.connected.pack import (
     plan_payload,
     write_payload,
 )
-from packager.connected.provisions import Provisions, provide
+from packager.connected.provisions import Provisions, check_targets, provide
 from packager.connected.sign import sign_bundle
 from packager.connected.variants import MadeVariant, Workshop, make_variant
 from packager.connected.wheels import ENGINE, engine_version
-from packager.errors import NoSpaceError, UsageError
+from packager.errors import DigestMismatchError, HostError, NoSpaceError, UsageError
 from packager.format.bundle import INDEX_NAME, Bundle, Origin, encode_bundle
 from packager.format.digest import Digest
 from packager.format.lock import Folder, HubCommit, Lock, encode_lock
@@ -65,12 +66,22 @@ class BuildRequest:
 def check_output(recipe: Recipe, output: Path) -> Path:
     """Where the bundle will be; raises ``UsageError`` where there is one already."""
     directory = output / f"{recipe.name}-{recipe.version}"
-    if directory.exists():
+    if os.path.lexists(directory):
         raise UsageError(
             f"{directory}: exists already",
             hint="raise version and sequence in the recipe, or remove that directory",
         )
     return directory
+
+
+def _check_writable(output: Path) -> None:
+    """Find out before the hours of work, and without making ``output``."""
+    absolute = output.absolute()
+    place = next(path for path in (absolute, *absolute.parents) if os.path.lexists(path))
+    if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
+        raise HostError(
+            f"{place}: no directory that can be written to", hint="build elsewhere: -o DIR"
+        )
 
 
 def build(request: BuildRequest, cache: Cache, progress: Progress) -> Path:
@@ -81,6 +92,8 @@ def build(request: BuildRequest, cache: Cache, progress: Progress) -> Path:
     """
     recipe, lock = request.recipe, request.lock
     directory = check_output(recipe, request.output)
+    check_targets(recipe.targets)
+    _check_writable(request.output)
     sources = fetch(lock, cache, progress, recipe_folder=request.recipe_folder)
     provisions = provide(recipe, cache, progress)
     workshop = Workshop(
@@ -98,7 +111,8 @@ def build(request: BuildRequest, cache: Cache, progress: Progress) -> Path:
         [*_setup_members(provisions), *(m for variant in made for m in variant.members)],
         request.volume_size,
     )
-    with _unfinished(directory) as place:
+    with _only_builder(directory, cache, progress), _unfinished(directory) as place:
+        check_output(recipe, request.output)
         _check_space(place, plan, provisions)
         packed = write_payload(plan, place, progress)
         index = _index(request, workshop, made, plan, packed)
@@ -110,11 +124,24 @@ def build(request: BuildRequest, cache: Cache, progress: Progress) -> Path:
 
 
 @contextmanager
+def _only_builder(directory: Path, cache: Cache, progress: Progress) -> Iterator[None]:
+    """Be the only process that writes ``directory``: two would mix their files in it."""
+    name = Digest.of(os.fsencode(directory.absolute())).hex
+    with cache.locked(
+        f"build-{name}",
+        sleep=time.sleep,
+        on_wait=lambda: progress.note(f"waiting for another process that builds {directory}"),
+    ):
+        yield
+
+
+@contextmanager
 def _unfinished(directory: Path) -> Iterator[Path]:
     """A hidden directory that gets the name ``directory`` if the block succeeds, else goes."""
     place = directory.with_name(f".{directory.name}.unfinished")
     with naming_refusals(place):
-        shutil.rmtree(place, ignore_errors=True)
+        if os.path.lexists(place):
+            shutil.rmtree(place)  # of a build that was killed
         make_directory(place)
         try:
             yield place
@@ -136,9 +163,13 @@ def _smoke_text(request: BuildRequest) -> str | None:
 
 def _setup_members(provisions: Provisions) -> list[Member]:
     return [
-        Member(f"{SETUP_DIRECTORY}/{name}", path, path.stat().st_size, file_digest(path))
+        Member(_setup_path(name), path, path.stat().st_size, file_digest(path))
         for name, path in provisions.files
     ]
+
+
+def _setup_path(name: str) -> str:
+    return f"{SETUP_DIRECTORY}/{name}"
 
 
 def _check_space(directory: Path, plan: PayloadPlan, provisions: Provisions) -> None:
@@ -200,6 +231,8 @@ def _write_small_files(
         shutil.copyfile(source, directory / name)
         with open(directory / name, "rb") as stream:
             os.fsync(stream.fileno())
+        if file_digest(directory / name) != index.file_by_path[_setup_path(name)].digest:
+            raise DigestMismatchError(f"{source}: changed while it was being packed")
     write_file(directory / INDEX_NAME, encode_bundle(index))
     write_file(directory / LOCK_NAME, encode_lock(_travelling(request.lock)))
     publics = [key.public for key in request.keys]

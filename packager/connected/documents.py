@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import shlex
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 
 from packager.format.bundle import Bundle
@@ -13,24 +13,14 @@ from packager.trust.keys import P256, PublicKey
 
 README_NAME = "READ-ME-FIRST.txt"
 SETUP_NAME = "setup.sh"
-LIBGOMP_LICENCE_NAME = "LICENSE.libgomp.txt"
+# Of what travels as a binary without its notices: the wheels hold their own licences.
+LICENCE_NAMES = ("LICENSE.engine.txt", "LICENSE.libgomp.txt")
 
 
-@dataclass(frozen=True)
-class Texts:
-    """The files as bytes, plain ASCII."""
-
-    setup: bytes
-    libgomp_licence: bytes
-
-
-def packaged_texts() -> Texts:
-    """The texts that are the same in every bundle."""
+def packaged_texts() -> Mapping[str, bytes]:
+    """The texts that are the same in every bundle, plain ASCII, by their name on the medium."""
     place = files("packager.connected") / "texts"
-    return Texts(
-        setup=(place / SETUP_NAME).read_bytes(),
-        libgomp_licence=(place / LIBGOMP_LICENCE_NAME).read_bytes(),
-    )
+    return {name: (place / name).read_bytes() for name in (SETUP_NAME, *LICENCE_NAMES)}
 
 
 def readme_text(bundle: Bundle, keys: Sequence[PublicKey]) -> bytes:
@@ -64,21 +54,29 @@ def _signers(keys: Sequence[PublicKey]) -> str:
 
 
 def _checks(keys: Sequence[PublicKey]) -> str:
-    names = [signature_name(key.key_id) for key in keys if key.algorithm == P256]
-    return "\n".join(
-        f"    openssl dgst -sha256 -verify KEY.pub -signature {name} {SUMS_NAME}"
-        for name in names or [signature_name("KEY-ID").replace("key-id", "KEY-ID")]
+    lines = [_check(key.algorithm, signature_name(key.key_id)) for key in keys]
+    return "\n".join(f"    {line}" for line in lines or [_check(P256, f"{SUMS_NAME}.KEY-ID.sig")])
+
+
+def _check(algorithm: str, signature: str) -> str:
+    if algorithm == P256:
+        return f"openssl dgst -sha256 -verify KEY.pub -signature {signature} {SUMS_NAME}"
+    return (
+        f"openssl pkeyutl -verify -pubin -inkey KEY.pub -rawin -in {SUMS_NAME} \\\n"
+        f"        -sigfile {signature}        (OpenSSL 3.5 or later)"
     )
 
 
 def _prompt(bundle: Bundle) -> str:
     goldens = (variant.golden for variant in bundle.variants if variant.golden)
     prompts = (answer.prompt for golden in goldens for answer in golden.answers)
-    return _ascii(next(prompts, "Hello")).replace('"', "'")
+    return shlex.quote(_ascii(next(prompts, "Hello")))
 
 
 def _ascii(text: str) -> str:
-    return text.encode("ascii", "replace").decode("ascii")
+    """One line of plain ASCII, whatever ``text`` holds."""
+    plain = text.encode("ascii", "replace").decode("ascii")
+    return "".join(character if character.isprintable() else " " for character in plain)
 
 
 _TEMPLATE = """\
@@ -102,7 +100,7 @@ Signed by
 {checks}
     sha256sum -c {sums}
 
-   The first must print "Verified OK", the second "OK" for every file.
+   openssl must say that the signature holds ("Verified OK"), sha256sum "OK" for every file.
 
 2. Set up airpack itself (needs Python only: no network, no root, no compiler).
 
@@ -112,7 +110,7 @@ Signed by
 
     ~/airpack/bin/airpack trust add KEY.pub
     ~/airpack/bin/airpack install .
-    ~/airpack/bin/airpack run {name} "{prompt}"
+    ~/airpack/bin/airpack run {name} {prompt}
     ~/airpack/bin/airpack serve {name}
 
 If airpack cannot run here, the weights are still yours: the volumes are one plain tar file.

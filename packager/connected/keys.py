@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, mldsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
+    KeySerializationEncryption,
     NoEncryption,
     PrivateFormat,
     PublicFormat,
     load_pem_private_key,
 )
 
-from packager.errors import TrustError, UsageError
-from packager.store.atomic import naming_refusals, read_capped, write_file
-from packager.trust.keys import MAX_KEY_FILE_SIZE, P256, PublicKey, parse_spki
+from packager.errors import HostError, TrustError, UsageError
+from packager.store.atomic import fsync_directory, naming_refusals, open_regular, read_capped
+from packager.trust.keys import (
+    ALGORITHMS,
+    MAX_KEY_FILE_SIZE,
+    ML_DSA_87,
+    P256,
+    PublicKey,
+    parse_spki,
+)
 
+MAX_PASSPHRASE_SIZE = 1023  # bytes; the most that OpenSSL takes
+
+_ENCRYPTED = b"ENCRYPTED"
 _Private = ec.EllipticCurvePrivateKey | mldsa.MLDSA87PrivateKey
 
 
@@ -45,21 +58,70 @@ def generate_key(path: Path, algorithm: str, passphrase: bytes | None) -> Public
     """
     public_path = public_path_of(path)
     for existing in (path, public_path):
-        if existing.exists():
-            raise UsageError(f"{existing}: exists; a key is never overwritten")
-    private: _Private = (
-        ec.generate_private_key(ec.SECP256R1())
-        if algorithm == P256
-        else mldsa.MLDSA87PrivateKey.generate()
-    )
-    encryption = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
-    pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
-    write_file(path, pem, mode=0o600)
-    write_file(
-        public_path,
-        private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
-    )
-    return _public_half(private, str(path))
+        if os.path.lexists(existing):
+            raise _exists(existing)
+    private = _generate(algorithm)
+    public = _public_half(private, str(path))
+    pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, _encryption(passphrase))
+    _create(path, pem, mode=0o600)
+    try:
+        public_half = private.public_key()
+        _create(
+            public_path,
+            public_half.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
+            mode=0o644,
+        )
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return public
+
+
+def _generate(algorithm: str) -> _Private:
+    if algorithm == P256:
+        return ec.generate_private_key(ec.SECP256R1())
+    if algorithm == ML_DSA_87:
+        try:
+            return mldsa.MLDSA87PrivateKey.generate()
+        except UnsupportedAlgorithm:
+            raise HostError(
+                "the cryptography installed here was built without ML-DSA",
+                hint="pip install cryptography from a wheel, or use --algorithm p256",
+            ) from None
+    raise UsageError(f"no such algorithm: {algorithm}", hint=f"one of {', '.join(ALGORITHMS)}")
+
+
+def _encryption(passphrase: bytes | None) -> KeySerializationEncryption:
+    if passphrase is None:
+        return NoEncryption()
+    if not 0 < len(passphrase) <= MAX_PASSPHRASE_SIZE:
+        raise UsageError(
+            f"the passphrase has {len(passphrase)} bytes; it may have 1 to {MAX_PASSPHRASE_SIZE}",
+            hint="--no-passphrase leaves the private key unencrypted",
+        )
+    return BestAvailableEncryption(passphrase)
+
+
+def _create(path: Path, data: bytes, *, mode: int) -> None:
+    """Write a file that must not be there yet, durably; none is left where that fails."""
+    with naming_refusals(path):
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        except FileExistsError:
+            raise _exists(path) from None
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            fsync_directory(path.parent)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+
+def _exists(path: Path) -> UsageError:
+    return UsageError(f"{path}: exists; a key is never overwritten", hint="choose another name")
 
 
 def public_path_of(path: Path) -> Path:
@@ -69,37 +131,50 @@ def public_path_of(path: Path) -> Path:
 
 def is_encrypted(path: Path) -> bool:
     """Whether the private key at ``path`` needs a passphrase."""
-    return b"ENCRYPTED" in read_capped(path, MAX_KEY_FILE_SIZE)
+    return _ENCRYPTED in read_capped(path.resolve(), MAX_KEY_FILE_SIZE)
 
 
 def open_key(path: Path, passphrase: bytes | None) -> SigningKey:
     """Open a private key; raises ``TrustError`` if others can read it, or it will not open."""
-    with naming_refusals(path):
-        mode = path.stat().st_mode
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise TrustError(
-            f"{path}: this private key can be read by others (mode {mode & 0o777:03o})",
-            hint=f"chmod 600 {path}; if others had access to it, make a new key",
-        )
+    pem = _read_private(path)
     try:
-        private = load_pem_private_key(read_capped(path, MAX_KEY_FILE_SIZE), passphrase)
+        private = load_pem_private_key(pem, passphrase)
     except TypeError:
         fact = "needs a passphrase" if passphrase is None else "has no passphrase"
-        raise TrustError(f"{path}: this key {fact}") from None
-    except ValueError:
-        fact = "not a private key in PEM form" if passphrase is None else "wrong passphrase"
+        raise TrustError(f"{path}: this key {fact}", hint="--passphrase-file FILE") from None
+    except (ValueError, UnsupportedAlgorithm):
+        wrong = passphrase is not None and _ENCRYPTED in pem
+        fact = "wrong passphrase" if wrong else "not a private key in PEM form"
         raise TrustError(f"{path}: {fact}") from None
     if not isinstance(private, (ec.EllipticCurvePrivateKey, mldsa.MLDSA87PrivateKey)):
         raise TrustError(f"{path}: neither an ECDSA P-256 nor an ML-DSA-87 key")
     return SigningKey(private, _public_half(private, str(path)))
 
 
+def _read_private(path: Path) -> bytes:
+    # A link is followed: secrets are often mounted as links, and this is the owner's own host.
+    with open_regular(path.resolve()) as descriptor:
+        mode = os.fstat(descriptor).st_mode
+        if mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise TrustError(
+                f"{path}: this private key can be read by others (mode {mode & 0o777:03o})",
+                hint=f"chmod 600 {path}; if others had access to it, make a new key",
+            )
+        with naming_refusals(path):
+            pem = os.read(descriptor, MAX_KEY_FILE_SIZE + 1)
+    if len(pem) > MAX_KEY_FILE_SIZE:
+        raise TrustError(f"{path}: not a private key in PEM form")
+    return pem
+
+
 def read_passphrase(path: Path) -> bytes:
     """The first line of a passphrase file (``/dev/fd/3`` names a descriptor)."""
     with naming_refusals(path), open(path, "rb") as stream:
-        line = stream.readline(4096).rstrip(b"\r\n")
+        line = stream.readline(MAX_PASSPHRASE_SIZE + 3).rstrip(b"\r\n")
     if not line:
         raise UsageError(f"{path}: the passphrase is empty")
+    if len(line) > MAX_PASSPHRASE_SIZE:
+        raise UsageError(f"{path}: the passphrase is over {MAX_PASSPHRASE_SIZE} bytes")
     return line
 
 

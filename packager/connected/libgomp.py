@@ -17,7 +17,8 @@ from packager.errors import AirpackError
 from packager.store.atomic import make_directory, naming_refusals, write_file
 
 LIBGOMP_NAME = "libgomp.so.1"
-LIBGOMP_SOURCE = "pykdtree"
+LIBGOMP_SOURCE = "pykdtree==1.4.3"  # pinned: the payload's bytes must not change of themselves
+LIBGOMP_PYTHON = "3.12"  # any that the wheel is made for: the library knows nothing of Python
 _MEMBER = re.compile(r"[^/]+\.libs/(libgomp-[0-9a-f]+\.so\.1[0-9.]*)\Z")
 _MAX_SIZE = 4 << 20
 
@@ -29,18 +30,22 @@ def extract_libgomp(wheel: Path, directory: Path) -> Path:
     a library asking for ``libgomp.so.1`` finds it loaded. Raises ``AirpackError`` if the wheel
     holds no libgomp.
     """
-    with naming_refusals(wheel), zipfile.ZipFile(wheel) as archive:
-        for entry in archive.infolist():
-            match = _MEMBER.match(entry.filename)
-            if match and entry.file_size <= _MAX_SIZE:
-                library = rename_soname(archive.read(entry), match[1], LIBGOMP_NAME)
-                break
-        else:
-            raise AirpackError(f"{wheel.name}: holds no libgomp")
     make_directory(directory)
     path = directory / LIBGOMP_NAME
-    write_file(path, library)
+    write_file(path, _find_libgomp(wheel))
     return path
+
+
+def _find_libgomp(wheel: Path) -> bytes:
+    try:
+        with naming_refusals(wheel), zipfile.ZipFile(wheel) as archive:
+            for entry in archive.infolist():
+                match = _MEMBER.match(entry.filename)
+                if match and entry.file_size <= _MAX_SIZE:
+                    return rename_soname(archive.read(entry), match[1], LIBGOMP_NAME)
+    except zipfile.BadZipFile:
+        raise AirpackError(f"{wheel}: not a wheel") from None
+    raise AirpackError(f"{wheel.name}: holds no libgomp")
 
 
 def rename_soname(library: bytes, old: str, new: str) -> bytes:

@@ -37,9 +37,7 @@ def target_environment(target: Target, python: str) -> Mapping[str, str]:
     }
 
 
-def missing_requirements(
-    wheels: Iterable[Path], environment: Mapping[str, str]
-) -> tuple[str, ...]:
+def missing_requirements(wheels: Iterable[Path], environment: Mapping[str, str]) -> tuple[str, ...]:
     """What ``wheels`` require on a host with ``environment`` and none of them is, sorted."""
     paths = tuple(wheels)
     present = {canonicalize_name(path.name.split("-")[0]) for path in paths}

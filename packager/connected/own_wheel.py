@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import zipfile
-from importlib.metadata import distribution
+from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
 import packager
 from packager.errors import HostError
-from packager.store.atomic import make_directory, naming_refusals
+from packager.store.atomic import make_directory, naming_refusals, write_file
 
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest a ZIP file can say, so that bytes repeat
 _WHEEL = "Wheel-Version: 1.0\nGenerator: airpack\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+_METADATA = ("METADATA", "entry_points.txt", "licenses/LICENSE")
 
 
 def build_own_wheel(directory: Path) -> Path:
@@ -27,37 +29,51 @@ def build_own_wheel(directory: Path) -> Path:
     Raises ``HostError`` where airpack is neither in a checkout nor installed.
     """
     own = distribution("airpack")
-    metadata, entry_points = own.read_text("METADATA"), own.read_text("entry_points.txt")
-    if metadata is None or entry_points is None:
-        raise HostError("airpack's own metadata is not installed", hint="pip install airpack")
     info = f"airpack-{own.version}.dist-info"
     contents = {
         **_package_files(Path(packager.__file__).parent),
-        f"{info}/METADATA": metadata.encode(),
+        **{f"{info}/{name}": _metadata(own, name) for name in _METADATA},
         f"{info}/WHEEL": _WHEEL.encode(),
-        f"{info}/entry_points.txt": entry_points.encode(),
-        f"{info}/licenses/LICENSE": (own.read_text("licenses/LICENSE") or "").encode(),
     }
     contents[f"{info}/RECORD"] = _record(contents, f"{info}/RECORD")
     path = directory / f"airpack-{own.version}-py3-none-any.whl"
     make_directory(directory)
-    with naming_refusals(path), zipfile.ZipFile(path, "w") as archive:
-        for name, data in contents.items():
-            entry = zipfile.ZipInfo(name, _ZIP_EPOCH)
-            entry.external_attr = 0o100644 << 16
-            archive.writestr(entry, data, zipfile.ZIP_DEFLATED)
+    write_file(path, _archive(contents))
     return path
 
 
+def _metadata(own: Distribution, name: str) -> bytes:
+    text = own.read_text(name)
+    if not text:
+        raise HostError(
+            f"airpack's own {name} is not installed", hint="pip install --force-reinstall airpack"
+        )
+    return text.encode()
+
+
 def _package_files(package: Path) -> dict[str, bytes]:
-    """Every file of the package, by its name in the wheel, but what Python itself caches."""
+    """Every file of the package by its name in the wheel, but caches and hidden files."""
     with naming_refusals(package):
-        files = sorted(path for path in package.rglob("*") if path.is_file())
         return {
-            f"{package.name}/{path.relative_to(package).as_posix()}": path.read_bytes()
-            for path in files
-            if "__pycache__" not in path.parts
+            f"{package.name}/{path.as_posix()}": (package / path).read_bytes()
+            for path in sorted(path.relative_to(package) for path in package.rglob("*"))
+            if (package / path).is_file() and not any(map(_stays, path.parts))
         }
+
+
+def _stays(name: str) -> bool:
+    return name == "__pycache__" or name.startswith(".")
+
+
+def _archive(contents: dict[str, bytes]) -> bytes:
+    """A ZIP file. Not compressed: what deflate makes depends on the host's zlib."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in contents.items():
+            entry = zipfile.ZipInfo(name, _ZIP_EPOCH)
+            entry.external_attr = 0o100644 << 16
+            archive.writestr(entry, data)
+    return stream.getvalue()
 
 
 def _record(contents: dict[str, bytes], record: str) -> bytes:

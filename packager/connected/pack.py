@@ -1,22 +1,26 @@
 """Write the payload: files in, volumes and chunk digests out, each byte read once.
 
 The payload is a plain tar whose layout is known beforehand, so any range of it can be
-produced; one thread reads, digests chunks and writes, another digests whole volumes.
+produced. One thread reads, digests chunks and writes; a second digests whole volumes; a third
+digests each member, so that what travels is what was recorded, and not what became of a file
+in the meantime.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from packager.errors import IntegrityError
+from packager.errors import DigestMismatchError, IntegrityError, UsageError
 from packager.format.bundle import (
     MAX_CHUNK_SIZE,
+    MAX_FILES,
+    MAX_PAYLOAD_SIZE,
     MIN_CHUNK_SIZE,
     Payload,
     PayloadFile,
@@ -24,11 +28,14 @@ from packager.format.bundle import (
     volume_name,
 )
 from packager.format.digest import Digest
+from packager.format.relpath import check_distinct, check_relpath
+from packager.format.sizes import format_size
 from packager.format.tar import TarLayout, plan_tar
 from packager.progress import Progress, Task
 from packager.store.atomic import naming_refusals, open_regular
 
 FAT32_MAX_FILE_SIZE = (1 << 32) - 1
+MOST_VOLUMES = 10_000  # the sums, of at most 1 MiB, list each in 80 bytes
 _CHUNKS_AIMED_AT = 1 << 14
 _BUFFER_SIZE = 4 << 20
 _BUFFERS = 3
@@ -69,16 +76,38 @@ class PackedPayload:
 
 
 def plan_payload(members: Sequence[Member], max_volume_size: int | None) -> PayloadPlan:
-    """Lay out ``members``; volumes of at most ``max_volume_size``, or what FAT32 can hold."""
+    """Lay out ``members``; volumes of at most ``max_volume_size``, or what FAT32 can hold.
+
+    Whatever the index would refuse is refused here, before an hour of packing: raises
+    ``UnsafeContentError`` for a path, ``UsageError`` for too much, or too small a volume.
+    """
+    check_distinct(check_relpath(member.path) for member in members)
     layout = plan_tar((member.path, member.size) for member in members)
+    if len(members) > MAX_FILES or layout.size > MAX_PAYLOAD_SIZE:
+        raise UsageError(
+            f"{len(members)} files, {format_size(layout.size)}: a bundle holds at most "
+            f"{MAX_FILES} files, {format_size(MAX_PAYLOAD_SIZE)}"
+        )
     chunk_size = choose_chunk_size(layout.size)
-    limit = min(max_volume_size or FAT32_MAX_FILE_SIZE, FAT32_MAX_FILE_SIZE)
-    volume_size = max(limit // chunk_size, 1) * chunk_size
+    volume_size = _volume_size(layout.size, chunk_size, max_volume_size)
     volumes = tuple(
         Volume(volume_name(number), min(volume_size, layout.size - offset), offset)
         for number, offset in enumerate(range(0, layout.size, volume_size), start=1)
     )
     return PayloadPlan(tuple(members), layout, chunk_size, volumes)
+
+
+def _volume_size(payload_size: int, chunk_size: int, wanted: int | None) -> int:
+    """The most whole chunks that ``wanted`` bytes and FAT32 hold."""
+    limit = min(FAT32_MAX_FILE_SIZE if wanted is None else wanted, FAT32_MAX_FILE_SIZE)
+    size = limit // chunk_size * chunk_size
+    if size * MOST_VOLUMES < payload_size:
+        least = max(chunk_size, -(-payload_size // MOST_VOLUMES // chunk_size) * chunk_size)
+        raise UsageError(
+            f"volumes of {format_size(limit)} are too small for {format_size(payload_size)}",
+            hint=f"--volume-size {least} or more",
+        )
+    return size
 
 
 def choose_chunk_size(payload_size: int) -> int:
@@ -92,8 +121,8 @@ def choose_chunk_size(payload_size: int) -> int:
 def write_payload(plan: PayloadPlan, directory: Path, progress: Progress) -> PackedPayload:
     """Write the volumes into ``directory``, each fsynced.
 
-    Raises ``IntegrityError`` where a member is no longer the size it was planned with, and
-    ``NoSpaceError`` or ``HostError`` for what the system refuses.
+    Raises ``IntegrityError`` where a member is no longer what it was planned with, in size or
+    in any byte, and ``NoSpaceError`` or ``HostError`` for what the system refuses.
     """
     chunks: list[Digest] = []
     digests: dict[str, Digest] = {}
@@ -120,19 +149,19 @@ class _VolumeWriter:
         """Write the volume to ``path``, appending its chunks' digests; returns its own."""
         state = hashlib.sha256()
         buffers = [memoryview(bytearray(_BUFFER_SIZE)) for _ in range(_BUFFERS)]
-        busy: list[Future[None] | None] = [None] * _BUFFERS
+        busy: list[list[Future[None]]] = [[]] * _BUFFERS
         with naming_refusals(path), open(path, "wb", buffering=0) as stream:
             for index, position in enumerate(range(0, self.volume.size, _BUFFER_SIZE)):
                 slot = index % _BUFFERS
                 _wait(busy[slot])
                 piece = buffers[slot][: min(_BUFFER_SIZE, self.volume.size - position)]
-                self.reader.fill(piece, self.volume.offset + position)
-                busy[slot] = self.hasher.submit(state.update, piece)
+                checks = self.reader.fill(piece, self.volume.offset + position)
+                busy[slot] = [self.hasher.submit(state.update, piece), *checks]
                 chunks.extend(self._chunk_digests(piece))
                 _write_all(stream.fileno(), piece)
                 self.task.advance(len(piece))
-            for future in busy:
-                _wait(future)
+            for futures in busy:
+                _wait(futures)
             os.fsync(stream.fileno())
         return Digest(state.hexdigest())
 
@@ -168,15 +197,24 @@ class _PayloadReader(AbstractContextManager["_PayloadReader"]):
 
     def __init__(self, plan: PayloadPlan) -> None:
         self._segments = _segments(plan)
-        self._stack = ExitStack()
         self._segment = _Segment(0, 0, b"")
+        self._file = ExitStack()
         self._descriptor = -1
+        self._checker = ThreadPoolExecutor(1)
+        self._state = hashlib.sha256()
+        self._checks: list[Future[None]] = []
 
     def __exit__(self, *_exc: object) -> None:
-        self._stack.close()
+        self._file.close()
+        self._checker.shutdown()
 
-    def fill(self, buffer: memoryview, offset: int) -> None:
-        """Fill ``buffer`` with the payload's bytes from ``offset`` on."""
+    def fill(self, buffer: memoryview, offset: int) -> list[Future[None]]:
+        """Fill ``buffer`` with the payload's bytes from ``offset`` on.
+
+        Until what is returned is done, ``buffer`` is still looked at; its ``result`` raises
+        ``DigestMismatchError`` for a member that ended here and is not what was planned.
+        """
+        self._checks = []
         done = 0
         while done < len(buffer):
             inside = offset + done - self._segment.start
@@ -186,6 +224,7 @@ class _PayloadReader(AbstractContextManager["_PayloadReader"]):
                 continue
             self._read(buffer[done : done + size], inside)
             done += size
+        return self._checks
 
     def _read(self, view: memoryview, position: int) -> None:
         content = self._segment.content
@@ -193,23 +232,35 @@ class _PayloadReader(AbstractContextManager["_PayloadReader"]):
             view[:] = content[position : position + len(view)]
         else:
             _read_exactly(self._descriptor, view, position, content)
+            self._checks.append(self._checker.submit(self._state.update, view))
 
     def _advance(self) -> None:
-        self._stack.close()
+        self._file.close()
+        if isinstance(self._segment.content, Member):
+            # The one thread takes this up after all the updates.
+            check = self._checker.submit(_check_digest, self._segment.content, self._state)
+            self._checks.append(check)
         self._segment = next(self._segments)
         member = self._segment.content
         if isinstance(member, Member):
-            self._descriptor = self._stack.enter_context(open_regular(member.source))
+            self._state = hashlib.sha256()
+            self._descriptor = self._file.enter_context(open_regular(member.source))
             if os.fstat(self._descriptor).st_size != member.size:
                 raise IntegrityError(f"{member.source}: changed while it was being packed")
 
 
+def _check_digest(member: Member, state: hashlib._Hash) -> None:
+    if Digest(state.hexdigest()) != member.digest:
+        raise DigestMismatchError(f"{member.source}: changed while it was being packed")
+
+
 def _read_exactly(descriptor: int, view: memoryview, position: int, member: Member) -> None:
-    while view:
-        count = os.preadv(descriptor, [view], position)
-        if count == 0:
-            raise IntegrityError(f"{member.source}: changed while it was being packed")
-        view, position = view[count:], position + count
+    with naming_refusals(member.source):
+        while view:
+            count = os.preadv(descriptor, [view], position)
+            if count == 0:
+                raise IntegrityError(f"{member.source}: changed while it was being packed")
+            view, position = view[count:], position + count
 
 
 def _write_all(descriptor: int, data: memoryview) -> None:
@@ -217,6 +268,6 @@ def _write_all(descriptor: int, data: memoryview) -> None:
         data = data[os.write(descriptor, data) :]
 
 
-def _wait(future: Future[None] | None) -> None:
-    if future is not None:
+def _wait(futures: Iterable[Future[None]]) -> None:
+    for future in futures:
         future.result()

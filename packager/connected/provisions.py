@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import shutil
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from packager.connected.cache import Cache
-from packager.connected.documents import (
-    LIBGOMP_LICENCE_NAME,
-    SETUP_NAME,
-    packaged_texts,
+from packager.connected.documents import packaged_texts
+from packager.connected.libgomp import (
+    LIBGOMP_NAME,
+    LIBGOMP_PYTHON,
+    LIBGOMP_SOURCE,
+    extract_libgomp,
 )
-from packager.connected.libgomp import LIBGOMP_NAME, extract_libgomp
-from packager.connected.wheels import collect_wheels, download_libgomp_wheel, wheel_pins
+from packager.connected.pip_download import Question, download
+from packager.connected.wheels import collect_wheels, transitive_pins, wheel_pins
+from packager.errors import UsageError
 from packager.format import canonical
 from packager.format.digest import Digest
 from packager.format.recipe import Recipe
+from packager.format.target import Target
 from packager.progress import Progress
-from packager.store.atomic import make_directory, write_file
+from packager.store.atomic import TEMPORARY_PREFIX, make_directory, naming_refusals, write_file
 
 
 @dataclass(frozen=True)
@@ -31,32 +38,66 @@ class Provisions:
     libraries: Path
 
 
+def check_targets(targets: Iterable[Target]) -> None:
+    """Raise ``UsageError`` for several platforms: there is one ``libgomp.so.1`` on a medium."""
+    platforms = sorted({target.platform for target in targets})
+    if len(platforms) > 1:
+        raise UsageError(
+            f"targets: {' and '.join(platforms)} in one bundle",
+            hint="write a recipe for each platform",
+        )
+
+
 def provide(recipe: Recipe, cache: Cache, progress: Progress) -> Provisions:
     """Collect everything in the cache, fetching from the package index what is not there."""
-    place = cache.root / "setup" / _key(recipe).hex
+    check_targets(recipe.targets)
+    key = _key(recipe).hex
+    place = cache.root / "setup" / key
+    with cache.locked(
+        f"setup-{key}",
+        sleep=time.sleep,
+        on_wait=lambda: progress.note("waiting for another process that fetches the wheels"),
+    ):
+        make_directory(place)
+        _sweep(place)
+        return _collect(recipe, place, progress)
+
+
+def _collect(recipe: Recipe, place: Path, progress: Progress) -> Provisions:
     wheels = collect_wheels(recipe.targets, recipe.runtime.extra_wheels, place, progress)
     files = {wheel.path.name: wheel.path for wheel in wheels.wheels}
+    texts = dict(packaged_texts())
     for python, text in wheels.requirements:
-        files |= _written(place, f"requirements-{python}.txt", text.encode("ascii"))
-    texts = packaged_texts()
-    files |= _written(place, SETUP_NAME, texts.setup)
-    files |= _written(place, LIBGOMP_LICENCE_NAME, texts.libgomp_licence)
-    libgomp_wheel = download_libgomp_wheel(recipe.targets[0], place / "libgomp")
-    files[LIBGOMP_NAME] = extract_libgomp(libgomp_wheel, place / "lib")
+        texts[f"requirements-{python}.txt"] = text.encode("ascii")
+    for name, data in texts.items():
+        write_file(place / name, data)
+        files[name] = place / name
+    source = _libgomp_wheel(recipe.targets[0], place / "libgomp", progress)
+    files[LIBGOMP_NAME] = extract_libgomp(source, place / "lib")
     return Provisions(tuple(sorted(files.items())), place / "lib")
 
 
-def _written(place: Path, name: str, data: bytes) -> dict[str, Path]:
-    make_directory(place)
-    write_file(place / name, data)
-    return {name: place / name}
+def _libgomp_wheel(target: Target, place: Path, progress: Progress) -> Path:
+    """The wheel that carries a libgomp old enough for the target; see ``libgomp``."""
+    question = Question(target, LIBGOMP_PYTHON, (LIBGOMP_SOURCE,), dependencies=False)
+    return download(question, place, progress)[0]
+
+
+def _sweep(place: Path) -> None:
+    """Remove what a killed process was writing; the caller holds the lock, so none is alive."""
+    with naming_refusals(place):
+        for path in list(place.rglob(f"{TEMPORARY_PREFIX}*")):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
 def _key(recipe: Recipe) -> Digest:
     return Digest.of(
         canonical.encode(
             {
-                "pins": list(wheel_pins()),
+                "pins": [*wheel_pins(), *transitive_pins(), LIBGOMP_SOURCE],
                 "extra": list(recipe.runtime.extra_wheels),
                 "targets": [[t.platform, t.glibc, *t.python] for t in recipe.targets],
             }

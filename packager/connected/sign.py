@@ -8,7 +8,7 @@ from packager.connected.keys import SigningKey
 from packager.errors import TrustError, UsageError
 from packager.format.sums import MAX_SUMS_SIZE, SUMS_NAME, parse_sums, signature_name
 from packager.store.atomic import read_capped, write_file
-from packager.trust.keys import MAX_KEY_FILE_SIZE, MAX_SIGNATURE_SIZE, parse_public_key
+from packager.trust.keys import MAX_KEY_FILE_SIZE, MAX_SIGNATURE_SIZE, P256, parse_public_key
 
 
 def sign_bundle(directory: Path, key: SigningKey) -> str:
@@ -24,9 +24,10 @@ def import_signature(directory: Path, signature: Path, public: Path) -> str:
     key = parse_public_key(read_capped(public, MAX_KEY_FILE_SIZE), str(public))
     data = read_capped(signature, MAX_SIGNATURE_SIZE)
     if not key.verifies(data, _read_sums(directory)):
+        stock = f"openssl dgst -sha256 -sign KEY -out SIG {directory / SUMS_NAME}"
         raise TrustError(
             f"{signature}: not a signature of {key.key_id} over {SUMS_NAME}",
-            hint=f"openssl dgst -sha256 -sign KEY -out SIG {directory / SUMS_NAME}",
+            hint=stock if key.algorithm == P256 else None,
         )
     return _add(directory, key.key_id, data)
 

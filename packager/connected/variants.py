@@ -1,15 +1,19 @@
 """Make each variant of a model, and record how it answers.
 
 Both steps are kept in the cache under the digest of all that they were made from, so that an
-interrupted build goes on where it was.
+interrupted build goes on where it was. Beside a model lies its own digest, since a damaged one
+would load, and answer, and be signed.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from packager.connected.cache import Cache
 from packager.connected.pack import Member
@@ -20,19 +24,23 @@ from packager.format.canonical import Json
 from packager.format.digest import Digest
 from packager.format.fields import Fields
 from packager.format.golden import Golden
-from packager.format.lock import Lock
+from packager.format.lock import SHA256, Lock, LockedFile
 from packager.format.recipe import GGUF, Recipe
 from packager.format.recipe import Variant as RecipeVariant
 from packager.progress import Progress
 from packager.quantize import VERSION as QUANTIZE_VERSION
 from packager.quantize.pipeline import quantize
 from packager.runtime.smoke import record_golden
-from packager.store.atomic import read_capped, write_file
+from packager.store.atomic import TEMPORARY_PREFIX, naming_refusals, read_capped, write_file
 from packager.store.digests import file_digest
 
 _MAX_GOLDEN_SIZE = 16 << 20
-# What a person should find beside a GGUF file, whatever else stays behind.
-_EVIDENCE_PREFIXES = ("license", "licence", "notice", "readme", "use_policy")
+_GGUF_SUFFIX = ".gguf"
+_SUM_SUFFIX = ".gguf.sha256"
+_SUM_SIZE = 64
+# What a person should find beside a GGUF file, whatever else stays behind: MODEL_LICENSE too.
+_EVIDENCE = re.compile(r"licen[cs]e|notice|copying|copyright|readme|policy|terms", re.IGNORECASE)
+_TEXT_SUFFIXES = ("", ".md", ".txt", ".rst", ".html", ".pdf")
 
 
 @dataclass(frozen=True)
@@ -69,14 +77,34 @@ def _make_gguf(workshop: Workshop, name: str, type_name: str) -> MadeVariant:
     directory = variant_directory(recipe.name, name)
     file_name = f"{recipe.name}-{name}.gguf"
     key = _gguf_key(workshop, type_name)
-    model = _quantized(workshop, key, name, type_name)
-    golden = _golden(workshop, key, name, model)
+    with _only_maker(workshop):
+        model = _quantized(workshop, key, name, type_name)
+        golden = _golden(workshop, key, name, model.path)
     members = [
-        _member(f"{directory}/{file_name}", model),
+        Member(f"{directory}/{file_name}", model.path, model.path.stat().st_size, model.digest),
         *_source_members(workshop, directory, _is_evidence),
     ]
     variant = Variant(name, GGUF, type_name, directory, file_name, golden)
     return MadeVariant(variant, tuple(members))
+
+
+@contextmanager
+def _only_maker(workshop: Workshop) -> Iterator[None]:
+    """Be the only process that makes something in the cache: each would want every core.
+
+    What was being written by one that was killed is removed.
+    """
+    cache, progress = workshop.cache, workshop.progress
+    with cache.locked(
+        "derived",
+        sleep=time.sleep,
+        on_wait=lambda: progress.note("waiting for another process that quantizes"),
+    ):
+        derived = cache.root / "derived"
+        with naming_refusals(derived):
+            for path in list(derived.glob(f"{TEMPORARY_PREFIX}*")):
+                path.unlink(missing_ok=True)
+        yield
 
 
 def _carry_source(workshop: Workshop, wanted: RecipeVariant) -> MadeVariant:
@@ -87,26 +115,46 @@ def _carry_source(workshop: Workshop, wanted: RecipeVariant) -> MadeVariant:
     return MadeVariant(variant, tuple(members))
 
 
-def _quantized(workshop: Workshop, key: Digest, name: str, type_name: str) -> Path:
-    cached = workshop.cache.derived(key, ".gguf")
-    if cached.exists():
-        workshop.progress.note(f"{name}: quantized before, taken from the cache")
-        return cached
-    temporary = workshop.cache.temporary(key, ".gguf")
+@dataclass(frozen=True)
+class _Model:
+    path: Path
+    digest: Digest
+
+
+def _quantized(workshop: Workshop, key: Digest, name: str, type_name: str) -> _Model:
+    cache, progress = workshop.cache, workshop.progress
+    held = _held(cache, key)
+    if held is not None:
+        progress.note(f"{name}: quantized before, taken from the cache")
+        return held
+    temporary = cache.temporary(key, _GGUF_SUFFIX)
     try:
         made = quantize(
             workshop.sources,
             type_name,
             temporary,
             name=workshop.recipe.name,
-            progress=workshop.progress,
+            progress=progress,
         )
-        published = workshop.cache.publish(temporary, key, ".gguf")
+        digest = file_digest(temporary)
+        write_file(cache.derived(key, _SUM_SUFFIX), digest.hex.encode("ascii"))
+        published = cache.publish(temporary, key, _GGUF_SUFFIX)
     finally:
         temporary.unlink(missing_ok=True)
     for tensor in made.fallbacks:
-        workshop.progress.note(f"{name}: {tensor}")
-    return published
+        progress.note(f"{name}: {tensor}")
+    return _Model(published, digest)
+
+
+def _held(cache: Cache, key: Digest) -> _Model | None:
+    """The model made from ``key``, if the cache holds it and it is what it was."""
+    path, sum_path = cache.derived(key, _GGUF_SUFFIX), cache.derived(key, _SUM_SUFFIX)
+    if not (path.exists() and sum_path.exists()):
+        return None
+    digest = file_digest(path)
+    if read_capped(sum_path, _SUM_SIZE) != digest.hex.encode("ascii"):
+        return None
+    return _Model(path, digest)
 
 
 def _golden(workshop: Workshop, model_key: Digest, name: str, model: Path) -> Golden:
@@ -124,7 +172,10 @@ def _golden(workshop: Workshop, model_key: Digest, name: str, model: Path) -> Go
     )
     cached = workshop.cache.derived(key, ".golden.json")
     if cached.exists():
-        return _read_golden(cached)
+        try:
+            return _read_golden(cached)
+        except MalformedError as error:
+            workshop.progress.note(f"{error.message}; recording it again")
     workshop.progress.note(f"{name}: recording how it answers")
     golden = record_golden(
         model,
@@ -148,19 +199,24 @@ def _read_golden(path: Path) -> Golden:
 def _source_members(
     workshop: Workshop, directory: str, wanted: Callable[[str], bool]
 ) -> Sequence[Member]:
+    locked = {file.path: file for file in workshop.lock.files}
     return [
-        _member(f"{directory}/{path}", source)
+        _member(f"{directory}/{path}", source, locked[path])
         for path, source in sorted(workshop.sources.items())
         if wanted(path)
     ]
 
 
 def _is_evidence(path: str) -> bool:
-    return "/" not in path and path.lower().startswith(_EVIDENCE_PREFIXES)
+    name = PurePosixPath(path)
+    return name.suffix.lower() in _TEXT_SUFFIXES and bool(_EVIDENCE.search(name.name))
 
 
-def _member(path: str, source: Path) -> Member:
-    return Member(path, source, source.stat().st_size, file_digest(source))
+def _member(path: str, source: Path, locked: LockedFile) -> Member:
+    """A file of the source, which was found to be as the lock says when it was fetched."""
+    content = locked.content
+    digest = Digest(content.hex) if content.kind == SHA256 else file_digest(source)
+    return Member(path, source, locked.size, digest)
 
 
 def _gguf_key(workshop: Workshop, type_name: str) -> Digest:

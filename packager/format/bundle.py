@@ -183,8 +183,9 @@ def _check_format(fields: Fields) -> None:
         )
     unknown = set(fields.texts("features")) - KNOWN_FEATURES
     if unknown:
+        needed = ", ".join(f"{feature[:80]!a}" for feature in sorted(unknown)[:5])
         raise MalformedError(
-            f"{INDEX_NAME}: needs {', '.join(sorted(unknown))}, which this airpack does not have",
+            f"{INDEX_NAME}: needs {needed}, which this airpack does not have",
             hint="install the airpack that travels with the bundle: sh setup.sh",
         )
 
@@ -194,11 +195,11 @@ def _parse_bundle(fields: Fields) -> Bundle:
         name=_bare(fields, "name"),
         version=_bare(fields, "version"),
         sequence=fields.integer("sequence", least=1),
-        created=fields.text("created"),
-        expires=fields.optional_text("expires"),
+        created=fields.timestamp("created"),
+        expires=fields.timestamp("expires") if fields.has("expires") else None,
         signers=fields.integer("signers", least=1, most=100),
-        airpack=fields.text("airpack"),
-        engine=fields.text("engine"),
+        airpack=fields.line("airpack"),
+        engine=fields.line("engine"),
         origin=_parse_origin(fields.mapping("origin")),
         lock=fields.digest("lock"),
         payload=_parse_payload(fields.mapping("payload")),
@@ -225,10 +226,10 @@ def _bare(fields: Fields, key: str) -> str:
 def _parse_origin(fields: Fields) -> Origin:
     fields.only("kind", "repository", "revision", "licence")
     return Origin(
-        kind=fields.text("kind"),
-        repository=fields.text("repository"),
-        revision=fields.text("revision"),
-        licence=fields.optional_text("licence"),
+        kind=fields.line("kind"),
+        repository=fields.line("repository"),
+        revision=fields.line("revision"),
+        licence=fields.line("licence") if fields.has("licence") else None,
     )
 
 
@@ -238,10 +239,10 @@ def _parse_payload(fields: Fields) -> Payload:
     chunk_size = fields.integer("chunk_size", least=MIN_CHUNK_SIZE, most=MAX_CHUNK_SIZE)
     if chunk_size & (chunk_size - 1):
         raise fields.refuse("chunk_size", f"{chunk_size} is not a power of two")
-    values = fields.items("chunks")
-    if len(values) != -(-size // chunk_size):
-        raise fields.refuse("chunks", f"{len(values)} chunks do not make {size} bytes")
-    return Payload(size, chunk_size, tuple(Digest(text) for text in fields.texts("chunks")))
+    count = len(fields.items("chunks"))
+    if count != -(-size // chunk_size):
+        raise fields.refuse("chunks", f"{count} chunks do not make {size} bytes")
+    return Payload(size, chunk_size, fields.digests("chunks"))
 
 
 def _parse_volumes(fields: Fields) -> tuple[Volume, ...]:
@@ -276,8 +277,8 @@ def _parse_variant(fields: Fields) -> Variant:
     fields.only("name", "format", "type", "directory", "model", "golden")
     return Variant(
         name=_bare(fields, "name"),
-        format=fields.text("format"),
-        type=fields.text("type"),
+        format=fields.line("format"),
+        type=fields.line("type"),
         directory=check_relpath(fields.text("directory")),
         model=fields.optional_text("model"),
         golden=Golden.parse(fields.mapping("golden")) if fields.has("golden") else None,
@@ -286,7 +287,11 @@ def _parse_variant(fields: Fields) -> Variant:
 
 def _parse_target(fields: Fields) -> Target:
     fields.only("platform", "python", "glibc")
-    return Target(fields.text("platform"), fields.texts("python"), fields.text("glibc"))
+    return Target(
+        platform=fields.line("platform"),
+        python=fields.lines("python"),
+        glibc=fields.line("glibc"),
+    )
 
 
 def _check_consistent(bundle: Bundle) -> None:
@@ -323,6 +328,8 @@ def _check_variants(bundle: Bundle) -> None:
     for variant in bundle.variants:
         if variant.directory != variant_directory(bundle.name, variant.name):
             raise MalformedError(f"{INDEX_NAME}: variant {variant.name} is not in its directory")
+        if not bundle.variant_files(variant):
+            raise MalformedError(f"{INDEX_NAME}: variant {variant.name} has no files")
         model_path = f"{variant.directory}/{variant.model}"
         if variant.model is not None and model_path not in bundle.file_by_path:
             raise MalformedError(f"{INDEX_NAME}: {model_path!a} is not in the payload")

@@ -37,7 +37,6 @@ def decode(data: bytes, *, what: str, max_size: int) -> Json:
     """
     if len(data) > max_size:
         raise MalformedError(f"{what}: {len(data)} bytes, more than the limit of {max_size}")
-    _check_nesting(data, what)
     try:
         value: Json = json.loads(
             data.decode("utf-8"),
@@ -45,6 +44,8 @@ def decode(data: bytes, *, what: str, max_size: int) -> Json:
             parse_constant=lambda text: _refuse(what, text),
             parse_int=lambda text: _integer(what, text),
         )
+    except RecursionError:
+        raise MalformedError(f"{what}: nested deeper than {MAX_DEPTH}") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise MalformedError(f"{what}: not valid JSON: {error}") from None
     try:
@@ -68,26 +69,6 @@ def _refuse(what: str, fact: str) -> NoReturn:
     raise MalformedError(f"{what}: holds {fact}, which a canonical document may not")
 
 
-def _check_nesting(data: bytes, what: str) -> None:
-    """Refuse deep nesting before the parser recurses; brackets in strings only overcount."""
-    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
-        return
-    depth = 0
-    in_string = escaped = False
-    for byte in data:
-        if in_string:
-            in_string = escaped or byte != 0x22
-            escaped = byte == 0x5C and not escaped
-        elif byte == 0x22:
-            in_string = True
-        elif byte in b"[{":
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise MalformedError(f"{what}: nested deeper than {MAX_DEPTH}")
-        elif byte in b"]}":
-            depth -= 1
-
-
 def _check(value: Json, where: str, depth: int) -> None:
     if depth > MAX_DEPTH:
         raise MalformedError(f"{where}: nested deeper than {MAX_DEPTH}")
@@ -96,10 +77,11 @@ def _check(value: Json, where: str, depth: int) -> None:
             _check(item, f"{where}[{index}]", depth + 1)
     elif isinstance(value, dict):
         for key, item in value.items():
-            # RFC 8785 sorts keys by UTF-16 code unit, which for ASCII is Python's own order.
-            if not isinstance(key, str) or not key.isascii():
-                raise MalformedError(f"{where}: key {key!r} is not ASCII text")
-            _check(item, f"{where}.{key}", depth + 1)
+            # RFC 8785 sorts keys by UTF-16 code unit, which for ASCII is Python's own order;
+            # printable, since keys are named in errors.
+            if not isinstance(key, str) or not (key.isascii() and key.isprintable()):
+                raise MalformedError(f"{where}: key {str(key)[:80]!a} is not printable ASCII")
+            _check(item, f"{where}.{key[:80]}", depth + 1)
     else:
         _check_scalar(value, where)
 

@@ -8,6 +8,10 @@ from typing import TypeVar
 
 from packager.errors import AirpackError, MalformedError, ParseError
 from packager.format.digest import Digest
+from packager.format.relpath import has_unprintable
+from packager.format.timestamps import parse_timestamp
+
+MAX_LINE_CHARACTERS = 1024
 
 T = TypeVar("T")
 
@@ -46,7 +50,7 @@ class Fields:
         """Refuse any key but those ``allowed``: a misspelt field must not be ignored."""
         for key in self.values:
             if key not in allowed:
-                raise self.refuse(key, f"unknown field; known are {', '.join(allowed)}")
+                raise self.refuse(key[:80], f"unknown field; known are {', '.join(allowed)}")
 
     def has(self, key: str) -> bool:
         """Whether ``key`` is there and not null."""
@@ -69,6 +73,30 @@ class Fields:
     def optional_text(self, key: str) -> str | None:
         """A non-empty string, or ``None`` where the field is absent or null."""
         return self.text(key) if self.has(key) else None
+
+    def line(self, key: str) -> str:
+        """Text that may be shown on a terminal before anybody has verified it."""
+        return self._check_line(key, self.text(key))
+
+    def lines(self, key: str) -> tuple[str, ...]:
+        """A list of what :meth:`line` takes."""
+        return tuple(
+            self._check_line(f"{key}[{index}]", text) for index, text in enumerate(self.texts(key))
+        )
+
+    def _check_line(self, key: str, text: str) -> str:
+        if len(text) > MAX_LINE_CHARACTERS or has_unprintable(text):
+            raise self.refuse(key, f"{text[:80]!a} is not one plain line of text")
+        return text
+
+    def timestamp(self, key: str) -> str:
+        """The text of a moment or a date."""
+        value = self.text(key)
+        try:
+            parse_timestamp(value)
+        except MalformedError as error:
+            raise self.refuse(key, error.message) from None
+        return value
 
     def integer(
         self, key: str, default: int | None = None, *, least: int = 0, most: int = 2**53 - 1
@@ -95,6 +123,15 @@ class Fields:
             return Digest(value)
         except MalformedError as error:
             raise self.refuse(key, error.message) from None
+
+    def digests(self, key: str) -> tuple[Digest, ...]:
+        """A list of sha256."""
+        digests: list[Digest] = []
+        try:
+            digests.extend(map(Digest, self.texts(key)))
+        except MalformedError as error:
+            raise self.refuse(f"{key}[{len(digests)}]", error.message) from None
+        return tuple(digests)
 
     def items(self, key: str, default: list[object] | None = None) -> list[object]:
         """A list of anything."""

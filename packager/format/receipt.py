@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from packager.format import canonical
@@ -44,8 +45,10 @@ class Receipt:
 
 
 def encode_receipt(receipt: Receipt) -> bytes:
-    """Write a receipt as canonical JSON."""
-    return canonical.encode(receipt_json(receipt))
+    """Write a receipt as canonical JSON, having read it back as any reader will."""
+    data = canonical.encode(receipt_json(receipt))
+    parse_receipt(data)
+    return data
 
 
 def receipt_json(receipt: Receipt) -> dict[str, Json]:
@@ -82,6 +85,7 @@ def parse_receipt(data: bytes) -> Receipt:
     fields = Fields.of(document, RECEIPT_NAME)
     if fields.text("format") != FORMAT:
         raise fields.refuse("format", f"not {FORMAT}")
+    fields.only("format", *(field.name for field in dataclasses.fields(Receipt)))
     return Receipt(
         name=fields.text("name"),
         version=fields.text("version"),
@@ -99,6 +103,7 @@ def parse_receipt(data: bytes) -> Receipt:
 
 
 def _parse_smoke(fields: Fields) -> SmokeRecord:
+    fields.only(*(field.name for field in dataclasses.fields(SmokeRecord)))
     return SmokeRecord(
         variant=fields.text("variant"),
         ok=fields.flag("ok"),

@@ -14,13 +14,15 @@ from packager.errors import UnsafeContentError
 
 MAX_PATH_BYTES = 1024
 MAX_COMPONENT_BYTES = 255
+MAX_COMPONENTS = 32
 MAX_MEDIUM_NAME_BYTES = 120
 
 _MEDIUM_NAME = re.compile(r"[A-Za-z0-9._-]+\Z")
 _BARE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\Z")
-_RESERVED = {"con", "prn", "aux", "nul"} | {
+_RESERVED = {"con", "prn", "aux", "nul", "conin$", "conout$"} | {
     f"{port}{n}" for port in ("com", "lpt") for n in "123456789"
 }
+_UNUSABLE = frozenset('\\:<>"|?*')  # separators, drive letters, streams, wildcards elsewhere
 # Cc control, Cf format (bidirectional overrides among them), Cs surrogate, Zl and Zp line ends.
 _UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
@@ -46,56 +48,74 @@ def is_bare_name(name: str) -> bool:
     return bool(_BARE_NAME.match(name)) and _fault(name) is None
 
 
+def has_unprintable(text: str) -> bool:
+    """Whether ``text`` holds what could deceive a terminal: controls, formatting, line ends."""
+    return any(unicodedata.category(character) in _UNPRINTABLE for character in text)
+
+
 def check_distinct(paths: Iterable[str]) -> None:
     """Refuse paths that some filesystem would take for the same, or for file and directory."""
-    files: dict[str, str] = {}
+    seen: dict[str, tuple[str, bool]] = {}
     for path in paths:
-        folded = _fold(path)
-        if folded in files:
-            raise UnsafeContentError(
-                f"paths {files[folded]!a} and {path!a} are the same on some hosts"
-            )
-        files[folded] = path
-    for folded, path in files.items():
-        parts = folded.split("/")
+        parts = path.split("/")
         for end in range(1, len(parts)):
-            if (parent := "/".join(parts[:end])) in files:
-                raise UnsafeContentError(
-                    f"{files[parent]!a} is a file and the directory of {path!a}"
-                )
+            _claim(seen, "/".join(parts[:end]), is_file=False)
+        _claim(seen, path, is_file=True)
+
+
+def _claim(seen: dict[str, tuple[str, bool]], path: str, *, is_file: bool) -> None:
+    folded = _fold(path)
+    if folded not in seen:
+        seen[folded] = (path, is_file)
+        return
+    other, other_is_file = seen[folded]
+    if other_is_file != is_file:
+        raise UnsafeContentError(
+            f"{other[:200]!a} and {path[:200]!a} are one name, for a file and for a directory"
+        )
+    if is_file or other != path:
+        raise UnsafeContentError(f"{other[:200]!a} and {path[:200]!a} are the same on some hosts")
 
 
 def _fold(path: str) -> str:
-    return unicodedata.normalize("NFKC", path).casefold()
+    """The same text for paths that differ in case or in encoding (Unicode 3.13, D146)."""
+    once = unicodedata.normalize("NFKD", unicodedata.normalize("NFD", path).casefold())
+    return unicodedata.normalize("NFKD", once.casefold())
 
 
 def _fault(path: str) -> str | None:
     if not path:
         return "is empty"
-    if any(unicodedata.category(character) in _UNPRINTABLE for character in path):
+    if len(path) > MAX_PATH_BYTES:
+        return f"is over {MAX_PATH_BYTES} bytes"
+    if has_unprintable(path):
         return "holds a control, formatting or surrogate character"
     if len(path.encode("utf-8")) > MAX_PATH_BYTES:
         return f"is over {MAX_PATH_BYTES} bytes"
-    if "\\" in path:
-        return "holds a backslash"
     if path.startswith("/"):
         return "is absolute"
-    if ":" in path:
-        return "holds a colon (a drive letter or a stream on some hosts)"
-    return next((fact for part in path.split("/") if (fact := _component_fault(part))), None)
+    unusable = _UNUSABLE.intersection(path)
+    if unusable:
+        return f"holds {' '.join(sorted(unusable))}, which some hosts take for something else"
+    parts = path.split("/")
+    if len(parts) > MAX_COMPONENTS:
+        return f"has more than {MAX_COMPONENTS} components"
+    return next((fact for part in parts if (fact := _component_fault(part))), None)
 
 
 def _component_fault(part: str) -> str | None:
-    if part in ("", ".", ".."):
-        return f"has the component {part!r}"
+    # What a host that maps wide or raised characters to plain ones would make of it.
+    plain = unicodedata.normalize("NFKC", part)
+    if plain in ("", ".", "..") or "/" in plain or "\\" in plain:
+        return f"has the component {part!a}"
     if part.startswith("."):
         return "has a hidden component"
     if part.startswith("-"):
         return "has a component that a command would take for an option"
-    if part.endswith((".", " ")) or part.startswith(" "):
+    if part.endswith(".") or part != part.strip():
         return "has a component with a space or a dot at its edge"
     if len(part.encode("utf-8")) > MAX_COMPONENT_BYTES:
         return f"has a component over {MAX_COMPONENT_BYTES} bytes"
-    if part.split(".")[0].lower() in _RESERVED:
+    if plain.split(".")[0].rstrip().lower() in _RESERVED:
         return "has a component that is a device on some hosts"
     return None

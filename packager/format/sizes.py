@@ -18,7 +18,7 @@ _UNITS: dict[str, int] = {
     "GIB": 2**30,
     "TIB": 2**40,
 }
-_SIZE = re.compile(r"(\d{1,15})(?:\.(\d{1,6}))?\s*([A-Za-z]*)\Z")
+_SIZE = re.compile(r"([0-9]{1,15})(?:\.([0-9]{1,6}))?\s*([A-Za-z]*)\Z")
 
 
 def parse_size(text: str) -> int:
@@ -37,7 +37,7 @@ def format_size(size: int) -> str:
     """``size`` bytes as people read it, in powers of 1024 and three figures."""
     value = float(size)
     for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1000:
+        if value < 999.5:  # what three figures would round to 1e+03
             return f"{size} B" if unit == "B" else f"{value:.3g} {unit}"
         value /= 1024
-    return f"{value:.3g} TiB"
+    return f"{value:.3g} TiB" if value < 999.5 else f"{value:.0f} TiB"

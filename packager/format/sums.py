@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from packager.errors import AirpackError, MalformedError
+from packager.errors import AirpackError, MalformedError, UsageError
 from packager.format.digest import Digest
-from packager.format.relpath import check_medium_name
+from packager.format.relpath import check_distinct, check_medium_name
 
 SUMS_NAME = "SHA256SUMS"
 MAX_SUMS_SIZE = 1 << 20
@@ -23,9 +23,20 @@ _SIGNATURE = re.compile(r"SHA256SUMS\.([0-9a-f]{16})\.sig\Z")
 
 
 def encode_sums(digests: Mapping[str, Digest]) -> bytes:
-    """Write the sums of the files named, sorted by name."""
+    """Write the sums of the files named, sorted by name.
+
+    Raises ``UnsafeContentError`` for a name that some medium cannot hold, or holds as another's,
+    and ``UsageError`` for more names than any host will read.
+    """
+    check_distinct(digests)
     lines = (f"{digests[name]}  {check_medium_name(name)}\n" for name in sorted(digests))
-    return "".join(lines).encode("ascii")
+    data = "".join(lines).encode("ascii")
+    if len(data) > MAX_SUMS_SIZE:
+        raise UsageError(
+            f"{SUMS_NAME}: {len(digests)} files are more than a host reads",
+            hint="choose larger volumes",
+        )
+    return data
 
 
 def parse_sums(data: bytes) -> Mapping[str, Digest]:

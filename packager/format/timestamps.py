@@ -18,7 +18,10 @@ def parse_timestamp(text: str) -> datetime:
     """The moment meant by a timestamp, or by a date (its first second)."""
     for form in (_FORM, "%Y-%m-%d"):
         try:
-            return datetime.strptime(text, form).replace(tzinfo=timezone.utc)
+            moment = datetime.strptime(text, form).replace(tzinfo=timezone.utc)
         except ValueError:
             continue
+        # strptime also takes 2026-1-4, and the digits of other scripts.
+        if format_timestamp(moment).startswith(text):
+            return moment
     raise MalformedError(f"{text[:40]!r} is not a date (2026-11-24) or a moment (…T14:00:00Z)")

@@ -9,15 +9,17 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from packager.format.bundle import Bundle, Volume
+from packager.isolated.media import Media
 from packager.progress import Task
 from packager.store.atomic import open_regular
+from packager.store.open_files import allow_open_files
 from packager.trust.verify import VerifiedBundle
 
 # Buffers of 1 to 4 MiB, reused, make hashing free beside the copy; larger or fresh ones do not.
@@ -52,13 +54,27 @@ def read_chunks(
     number of each that has not, or that the device would not give; both from several threads.
     """
     bundle = verified.bundle
-    with ExitStack() as stack:
-        descriptors = {name: stack.enter_context(open_regular(p)) for name, p in places.items()}
+    allow_open_files(len(places))
+    with _open_all(places) as descriptors:
         reader = _Reader(bundle, descriptors, _runs(bundle, places, chunks), good, bad, task)
         count = workers or len(os.sched_getaffinity(0))
-        with ThreadPoolExecutor(count) as pool:
+        with ThreadPoolExecutor(count) as pool, reader.stopping_on_error():
             for future in [pool.submit(reader.work) for _ in range(count)]:
                 future.result()
+
+
+@contextmanager
+def _open_all(places: Mapping[str, Path]) -> Iterator[dict[str, int]]:
+    """A descriptor of each volume; errors in the block are not theirs, and pass as they are."""
+    descriptors: dict[str, int] = {}
+    try:
+        for name, path in places.items():
+            with open_regular(path) as descriptor:
+                descriptors[name] = os.dup(descriptor)
+        yield descriptors
+    finally:
+        for descriptor in descriptors.values():
+            os.close(descriptor)
 
 
 def _runs(bundle: Bundle, places: dict[str, Path], chunks: Sequence[int]) -> Iterator[_Run]:
@@ -107,21 +123,24 @@ class _Reader:
         """Take runs until there are none left, or until a worker failed."""
         buffer = memoryview(bytearray(max(_RUN_SIZE, self._bundle.payload.chunk_size)))
         while run := self._next():
-            try:
+            with self.stopping_on_error():
                 self._check_run(run, buffer)
-            except BaseException:
-                self._stop()
-                raise
+                with self._lock:
+                    self._task.advance(run.size)
+
+    @contextmanager
+    def stopping_on_error(self) -> Iterator[None]:
+        """Leave the workers no further runs if the block fails, or a person interrupts it."""
+        try:
+            yield
+        except BaseException:
             with self._lock:
-                self._task.advance(run.size)
+                self._runs = iter(())
+            raise
 
     def _next(self) -> _Run | None:
         with self._lock:
             return next(self._runs, None)
-
-    def _stop(self) -> None:
-        with self._lock:
-            self._runs = iter(())
 
     def _check_run(self, run: _Run, buffer: memoryview) -> None:
         payload = self._bundle.payload
@@ -154,7 +173,7 @@ def read_fully(descriptor: int, buffer: memoryview, position: int) -> int:
     return done
 
 
-def volume_places(bundle: Bundle, find: Callable[[str], Path | None]) -> dict[str, Path]:
-    """Where each volume lies, for those that are there."""
-    places = {volume.name: find(volume.name) for volume in bundle.volumes}
-    return {name: path for name, path in places.items() if path is not None}
+def volume_places(bundle: Bundle, media: Media, copy: int = 0) -> dict[str, Path]:
+    """Where each volume lies, for those of which there is copy number ``copy``, from 0."""
+    copies = {volume.name: media.copies(volume.name) for volume in bundle.volumes}
+    return {name: paths[copy] for name, paths in copies.items() if copy < len(paths)}

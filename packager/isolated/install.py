@@ -8,13 +8,16 @@ is visible.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from packager import __version__
-from packager.errors import IntegrityError, SmokeTestError, UsageError
+from packager.errors import AirpackError, IntegrityError, SmokeTestError, UsageError
 from packager.format.bundle import INDEX_NAME, Bundle, Variant
+from packager.format.canonical import Json
 from packager.format.receipt import RECEIPT_NAME, Receipt, SmokeRecord, encode_receipt
 from packager.format.sums import SUMS_NAME, signature_name
 from packager.format.timestamps import format_timestamp
@@ -25,12 +28,14 @@ from packager.isolated.verify import authenticate, find_strangers
 from packager.progress import Progress
 from packager.runtime.smoke import SmokeResult, smoke_test
 from packager.store.atomic import make_directory, write_file
-from packager.store.blobs import link_blob
+from packager.store.blobs import link_blob, undoing_blobs
 from packager.store.generations import next_number, publish, staging, sweep_leftovers
 from packager.store.home import Home
 from packager.store.journal import append_event
 from packager.trust.keyring import Keyring
 from packager.trust.verify import VerifiedBundle
+
+_MAX_MESSAGE = 2000  # characters of an error that the log keeps
 
 
 @dataclass(frozen=True)
@@ -59,8 +64,17 @@ class Installation:
 def install(request: InstallRequest, progress: Progress) -> Installation:
     """Install the bundle on the media as the new current generation of its model.
 
-    Raises an ``AirpackError`` of the class of what was wrong; then nothing has changed.
+    Raises an ``AirpackError`` of the class of what was wrong; then nothing has changed but the
+    log, which says so.
     """
+    try:
+        return _install(request, progress)
+    except AirpackError as error:
+        _record_refusal(request, error)
+        raise
+
+
+def _install(request: InstallRequest, progress: Progress) -> Installation:
     verified = authenticate(request.media, request.keyring, now=request.now)
     _refuse_strangers(verified, request.media)
     variants = _choose_variants(verified.bundle, request.variant)
@@ -70,11 +84,9 @@ def install(request: InstallRequest, progress: Progress) -> Installation:
         if not request.allow_downgrade:
             read_sequences(home).check(verified)
         files = [f for v in variants for f in verified.bundle.variant_files(v)]
-        stage_files(verified, files, request.media, home, progress)
-        installation = _activate(request, verified, variants, progress)
-        write_sequences(home, read_sequences(home).raised(verified))
-        _record(request, installation)
-    return installation
+        with undoing_blobs(home, (file.digest for file in files)):
+            stage_files(verified, files, request.media, home, progress)
+            return _activate(request, verified, variants, progress)
 
 
 def _activate(
@@ -91,8 +103,24 @@ def _activate(
         results = _test_variants(variants, staged, progress) if request.smoke else ()
         receipt = _receipt(request, verified, variants, results, number)
         _write_evidence(verified, receipt, staged)
-        path = publish(home, name, number, staged)
+        # Last of all, so that a generation which is there was marked and logged.
+        with _raising_mark(home, verified):
+            _record(request, receipt)
+            path = publish(home, name, number, staged)
     return Installation(receipt, path, results)
+
+
+@contextmanager
+def _raising_mark(home: Home, verified: VerifiedBundle) -> Iterator[None]:
+    """Raise the mark of the bundle's sequence, and lower it again if the block fails."""
+    before = read_sequences(home)
+    write_sequences(home, before.raised(verified))
+    try:
+        yield
+    except BaseException:
+        with suppress(AirpackError):  # too high a mark is safe; the first error is what counts
+            write_sequences(home, before)
+        raise
 
 
 def _refuse_strangers(verified: VerifiedBundle, media: Media) -> None:
@@ -160,7 +188,7 @@ def _receipt(
         variants=tuple(variant.name for variant in variants),
         installed=format_timestamp(request.now),
         operator=request.operator,
-        media=tuple(str(directory) for directory in request.media.directories),
+        media=request.media.labels,
         airpack=__version__,
         smoke=tuple(_smoke_record(result) for result in results),
     )
@@ -186,8 +214,7 @@ def _write_evidence(verified: VerifiedBundle, receipt: Receipt, staged: Path) ->
     write_file(staged / RECEIPT_NAME, encode_receipt(receipt))
 
 
-def _record(request: InstallRequest, installation: Installation) -> None:
-    receipt = installation.receipt
+def _record(request: InstallRequest, receipt: Receipt) -> None:
     append_event(
         request.home.log,
         "install",
@@ -201,8 +228,21 @@ def _record(request: InstallRequest, installation: Installation) -> None:
             "variants": list(receipt.variants),
             "operator": receipt.operator,
             "media": list(receipt.media),
-            "smoke": "passed" if installation.smoke else "not run",
+            "smoke": "passed" if receipt.smoke else "not run",
             "downgrade_allowed": request.allow_downgrade,
         },
         now=request.now,
     )
+
+
+def _record_refusal(request: InstallRequest, error: AirpackError) -> None:
+    """Put the refusal into the log, if that can be: the error itself is what counts."""
+    message = error.message.encode("utf-8", "backslashreplace").decode("utf-8")
+    details: dict[str, Json] = {
+        "error": message[:_MAX_MESSAGE],
+        "exit_code": error.exit_code,
+        "operator": request.operator,
+        "media": list(request.media.labels),
+    }
+    with suppress(AirpackError), request.home.changing():
+        append_event(request.home.log, "refuse", details, now=request.now)

@@ -48,7 +48,8 @@ def find_variant(home: Home, name: str, variant: str | None) -> InstalledVariant
                 raise UsageError(f"{name} {variant}: carried as it is; the engine cannot open it")
             model = generation.path / candidate.name / candidate.model
             return InstalledVariant(generation, candidate, model)
-    raise UsageError(f"{name} has no variant {variant!r} installed; it has {names}")
+    wanted = "variant that the engine opens" if variant is None else f"variant {variant!r}"
+    raise UsageError(f"{name} has no {wanted} installed; it has {names}")
 
 
 def smoke(home: Home, name: str, variant: str | None, progress: Progress) -> SmokeResult:

@@ -22,8 +22,14 @@ from packager.trust.verify import Evidence
 MAX_NAMES = 4096  # on one medium: volumes, wheels, signatures and the rest
 MAX_SIGNATURES = 64
 
-# What desktop systems leave on any stick; never part of a bundle, never read.
-_DROPPINGS = frozenset({"System Volume Information", "$RECYCLE.BIN", "lost+found"})
+# What systems leave on any stick, in lower case; never part of a bundle, never read. Not
+# autorun.inf: that one comes from a person or from malware, and is worth a question.
+_DROPPINGS = frozenset(
+    {
+        "system volume information", "$recycle.bin", "recycler", "found.000", "lost+found",
+        "thumbs.db", "ehthumbs.db", "desktop.ini",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -32,13 +38,20 @@ class Media:
 
     directories: tuple[Path, ...]
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The directories as absolute paths, fit for a document whatever bytes they hold."""
+        paths = (str(directory.absolute()) for directory in self.directories)
+        return tuple(path.encode("utf-8", "backslashreplace").decode("utf-8") for path in paths)
+
     def find(self, name: str) -> Path | None:
         """Where the file ``name`` lies, on the first medium that has it."""
-        for directory in self.directories:
-            path = directory / name
-            if os.path.lexists(path):
-                return path
-        return None
+        return next(iter(self.copies(name)), None)
+
+    def copies(self, name: str) -> tuple[Path, ...]:
+        """Where the file ``name`` lies, on every medium that has it."""
+        paths = (directory / name for directory in self.directories)
+        return tuple(path for path in paths if os.path.lexists(path))
 
     def require(self, name: str) -> Path:
         """Where the file ``name`` lies; raises ``MissingVolumeError`` if on no medium."""
@@ -58,9 +71,10 @@ class Media:
 def open_media(paths: Iterable[Path]) -> Media:
     """The media at ``paths``: bundle directories, or directories holding just one.
 
-    Raises ``UsageError`` where there is no bundle.
+    A directory named twice counts once. Raises ``UsageError`` where there is no bundle.
     """
-    return Media(tuple(_bundle_directory(path) for path in paths))
+    found = {directory.resolve(): directory for directory in map(_bundle_directory, paths)}
+    return Media(tuple(found.values()))
 
 
 def _bundle_directory(path: Path) -> Path:
@@ -69,7 +83,8 @@ def _bundle_directory(path: Path) -> Path:
             raise UsageError(f"{path}: no such directory")
         if (path / SUMS_NAME).exists():
             return path
-        inside = [child.parent for child in path.glob(f"*/{SUMS_NAME}")]
+        sums = path.glob(f"*/{SUMS_NAME}")
+        inside = [file.parent for file in sums if not file.parent.name.startswith(".")]
     if len(inside) == 1:
         return inside[0]
     if inside:
@@ -82,7 +97,7 @@ def _list_names(directory: Path) -> list[str]:
     with naming_refusals(directory), os.scandir(directory) as entries:
         names = []
         for entry in entries:
-            if entry.name.startswith(".") or entry.name in _DROPPINGS:
+            if entry.name.startswith(".") or entry.name.lower() in _DROPPINGS:
                 continue
             names.append(entry.name)
             if len(names) > MAX_NAMES:
@@ -100,13 +115,12 @@ def read_evidence(media: Media) -> Evidence:
 
 
 def _read_same(media: Media, name: str, max_size: int) -> bytes:
-    found = [(d, read_capped(d / name, max_size)) for d in media.directories if (d / name).exists()]
-    if not found:
-        media.require(name)
-    for directory, data in found[1:]:
-        if data != found[0][1]:
-            raise IntegrityError(f"{directory}: holds another bundle than {found[0][0]}")
-    return found[0][1]
+    first = media.require(name)
+    data = read_capped(first, max_size)
+    for path in media.copies(name)[1:]:
+        if read_capped(path, max_size) != data:
+            raise IntegrityError(f"{path.parent}: holds another bundle than {first.parent}")
+    return data
 
 
 def _read_signatures(media: Media) -> dict[str, bytes]:

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from packager.errors import IntegrityError, MissingVolumeError, NoSpaceError
-from packager.format.bundle import Bundle, PayloadFile
+from packager.format.bundle import Bundle, PayloadFile, Volume
 from packager.format.digest import Digest
 from packager.format.sizes import format_size
 from packager.isolated.chunks import read_chunks, volume_places
@@ -21,6 +21,7 @@ from packager.progress import Progress
 from packager.store.atomic import make_directory, naming_refusals
 from packager.store.blobs import IncomingBlob, has_blob, incoming_blob
 from packager.store.home import Home
+from packager.store.open_files import allow_open_files
 from packager.trust.verify import VerifiedBundle
 
 # Beside the blobs themselves: links, evidence, the log, and what the filesystem keeps for itself.
@@ -46,6 +47,7 @@ def stage_files(
     chunks = _chunks_of(bundle, missing)
     places = _needed_places(bundle, media, chunks)
     _check_space(home, sum(file.size for file in missing))
+    allow_open_files(len(missing) + len(places))
     with ExitStack() as stack:
         blobs = {
             file.digest: stack.enter_context(incoming_blob(home, file.digest, file.size))
@@ -55,7 +57,7 @@ def stage_files(
         writer = _Writer(bundle, missing, blobs)
         with progress.task("installing", total) as task:
             read_chunks(verified, places, chunks, good=writer.write, bad=writer.refuse, task=task)
-        writer.raise_damage()
+        writer.raise_damage(places)
 
 
 class _Writer:
@@ -83,13 +85,13 @@ class _Writer:
         with self._lock:
             self._bad.append(chunk)
 
-    def raise_damage(self) -> None:
+    def raise_damage(self, places: Mapping[str, Path]) -> None:
         if not self._bad:
             return
-        damage = chunk_damage(self._bundle, min(self._bad))
+        damage = chunk_damage(self._bundle, min(self._bad), places)
         more = f", and {len(self._bad) - 1} more chunks" if len(self._bad) > 1 else ""
         raise IntegrityError(
-            f"{damage.volume}: chunk {damage.chunk} (bytes {damage.offset} to "
+            f"{damage.medium / damage.volume}: chunk {damage.chunk} (bytes {damage.offset} to "
             f"{damage.offset + damage.size}) is damaged{more}; it touches "
             f"{', '.join(damage.files)}",
             hint="airpack verify BUNDLE names all damage; copy the bundle again from its source",
@@ -97,8 +99,9 @@ class _Writer:
 
 
 def _distinct(files: Iterable[PayloadFile]) -> list[PayloadFile]:
-    """One file for each content, in payload order."""
-    by_digest = {file.digest: file for file in files}
+    """The first file of each content, in payload order."""
+    ordered = sorted(files, key=lambda file: file.offset, reverse=True)
+    by_digest = {file.digest: file for file in ordered}
     return sorted(by_digest.values(), key=lambda file: file.offset)
 
 
@@ -113,7 +116,7 @@ def _chunks_of(bundle: Bundle, files: list[PayloadFile]) -> list[int]:
 def _needed_places(bundle: Bundle, media: Media, chunks: list[int]) -> dict[str, Path]:
     """Where the volumes that hold ``chunks`` lie; raises if one is missing or not a file."""
     chunk_size = bundle.payload.chunk_size
-    places = volume_places(bundle, media.find)
+    places = volume_places(bundle, media)
     for volume in bundle.volumes:
         begin, end = volume.offset // chunk_size, -(-(volume.offset + volume.size) // chunk_size)
         if bisect_left(chunks, begin) == bisect_left(chunks, end):
@@ -124,12 +127,16 @@ def _needed_places(bundle: Bundle, media: Media, chunks: list[int]) -> dict[str,
                 f"{volume.name} is missing from {where}",
                 hint="name every medium of this bundle, or copy the volume again",
             )
-        elif (size := regular_size(places[volume.name])) is None or size > volume.size:
-            raise IntegrityError(
-                f"{places[volume.name]}: {size} bytes where {volume.size} were signed",
-                hint="copy the bundle again from its source",
-            )
+        else:
+            _check_volume(volume, places[volume.name])
     return places
+
+
+def _check_volume(volume: Volume, path: Path) -> None:
+    size = regular_size(path)
+    if size is None or size > volume.size:
+        fact = "not a regular file" if size is None else f"{size} bytes, not {volume.size}"
+        raise IntegrityError(f"{path}: {fact}", hint="copy the bundle again from its source")
 
 
 def _check_space(home: Home, needed: int) -> None:

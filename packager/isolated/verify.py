@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from packager.errors import IntegrityError
 from packager.format.bundle import Bundle, Volume
 from packager.format.digest import Digest
 from packager.format.sums import SUMS_NAME, carries_key_id
@@ -19,6 +20,7 @@ from packager.trust.keyring import Keyring
 from packager.trust.verify import VerifiedBundle, verify_bundle
 
 GOOD, BAD, MISSING = "good", "bad", "missing"
+MAX_SMALL_FILE_SIZE = 1 << 32  # bytes; FAT32 takes no larger file, and wheels are far below it
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,11 @@ class VolumeState:
 class Damage:
     """Bytes that are not what was signed: a chunk of a volume, or a whole small file.
 
-    ``offset`` and ``size`` are bytes within the file ``volume``; ``files`` are the paths inside
-    the payload that the damage touches.
+    ``offset`` and ``size`` are bytes within the file ``volume`` in the directory ``medium``;
+    ``files`` are the paths inside the payload that the damage touches.
     """
 
+    medium: Path
     volume: str
     chunk: int | None
     offset: int
@@ -67,19 +70,23 @@ def authenticate(media: Media, keyring: Keyring, *, now: datetime) -> VerifiedBu
 
 
 def verify_media(verified: VerifiedBundle, media: Media, progress: Progress) -> Verification:
-    """Read every byte that was signed and say what is bad, missing or strange."""
+    """Read every byte that was signed and say what is bad, missing or strange.
+
+    What lies on several media is read on each of them.
+    """
     bundle = verified.bundle
-    places = volume_places(bundle, media.find)
-    damage = [
-        *_small_damage(verified, media),
-        *_size_damage(bundle, places),
-        *_chunk_damage(verified, places, progress),
-    ]
-    damaged = {entry.volume for entry in damage}
+    damage = list(_small_damage(verified, media))
+    for copy in range(len(media.directories)):
+        if places := volume_places(bundle, media, copy):
+            damage += _size_damage(bundle, places)
+            damage += _chunk_damage(verified, places, progress)
+    damaged = {entry.medium / entry.volume for entry in damage}
     return Verification(
         verified=verified,
         volumes=tuple(
-            _state(volume, places.get(volume.name), damaged) for volume in bundle.volumes
+            _state(volume, path, damaged)
+            for volume in bundle.volumes
+            for path in media.copies(volume.name) or (None,)
         ),
         damage=tuple(damage),
         missing=tuple(name for name in verified.sums if media.find(name) is None),
@@ -99,19 +106,33 @@ def _small_damage(verified: VerifiedBundle, media: Media) -> Iterable[Damage]:
     for directory, name in media.names():
         if name not in verified.sums or name in volumes:
             continue
-        path = directory / name
-        size = regular_size(path)
-        if size is None or file_digest(path) != verified.sums[name]:
-            yield Damage(name, None, 0, size or 0, ())
+        size = regular_size(directory / name)
+        if not _has_digest(directory / name, size, verified.sums[name]):
+            yield Damage(directory, name, None, 0, size or 0, ())
+
+
+def _has_digest(path: Path, size: int | None, digest: Digest) -> bool:
+    if size is None or size > MAX_SMALL_FILE_SIZE:
+        return False
+    try:
+        return file_digest(path) == digest
+    except IntegrityError:  # a sector that the device does not give
+        return False
 
 
 def _size_damage(bundle: Bundle, places: Mapping[str, Path]) -> Iterable[Damage]:
-    """Volumes with bytes behind their end; missing bytes show as bad chunks."""
+    """What is no volume at all, or has bytes behind its end; missing bytes show as bad chunks."""
     for volume in bundle.volumes:
-        if volume.name in places:
-            size = regular_size(places[volume.name])
-            if size is None or size > volume.size:
-                yield Damage(volume.name, None, volume.size, (size or 0) - volume.size, ())
+        if volume.name not in places:
+            continue
+        medium = places[volume.name].parent
+        size = regular_size(places[volume.name])
+        if size is None:
+            files = bundle.files_touching(volume.offset, volume.offset + volume.size)
+            paths = tuple(file.path for file in files)
+            yield Damage(medium, volume.name, None, 0, volume.size, paths)
+        elif size > volume.size:
+            yield Damage(medium, volume.name, None, volume.size, size - volume.size, ())
 
 
 def _chunk_damage(
@@ -131,7 +152,7 @@ def _chunk_damage(
     total = sum(volume.size for volume in present)
     with progress.task("verifying", total) as task:
         read_chunks(verified, regular, chunks, good=_accept, bad=note_bad, task=task)
-    return [chunk_damage(bundle, chunk) for chunk in sorted(bad)]
+    return [chunk_damage(bundle, chunk, places) for chunk in sorted(bad)]
 
 
 def _accept(_chunk: int, _data: memoryview) -> None:
@@ -144,15 +165,16 @@ def volume_chunks(bundle: Bundle, volume: Volume) -> range:
     return range(first, first + -(-volume.size // bundle.payload.chunk_size))
 
 
-def chunk_damage(bundle: Bundle, chunk: int) -> Damage:
+def chunk_damage(bundle: Bundle, chunk: int, places: Mapping[str, Path]) -> Damage:
     """Name what a bad chunk is: its volume, its place there, and the files it touches."""
     offset, size = bundle.payload.chunk_range(chunk)
     volume = next(v for v in bundle.volumes if v.offset <= offset < v.offset + v.size)
     files = tuple(file.path for file in bundle.files_touching(offset, offset + size))
-    return Damage(volume.name, chunk, offset - volume.offset, size, files)
+    medium = places[volume.name].parent
+    return Damage(medium, volume.name, chunk, offset - volume.offset, size, files)
 
 
-def _state(volume: Volume, path: Path | None, damaged: set[str]) -> VolumeState:
+def _state(volume: Volume, path: Path | None, damaged: set[Path]) -> VolumeState:
     if path is None:
         return VolumeState(volume.name, None, MISSING)
-    return VolumeState(volume.name, path.parent, BAD if volume.name in damaged else GOOD)
+    return VolumeState(volume.name, path.parent, BAD if path in damaged else GOOD)

@@ -32,7 +32,9 @@ def translate(
     error: OSError, path: Path | None = None
 ) -> HostError | NoSpaceError | IntegrityError:
     """The error of ours that says what the system refused, and where."""
-    where = error.filename or path or "a file"
+    # A call with two names fails for the second, which it makes; a descriptor is no name.
+    named = error.filename2 or error.filename
+    where = named if isinstance(named, str) else path or "a file"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return NoSpaceError(f"{where}: no space left", hint="free some space, then run it again")
     if error.errno == errno.EFBIG:
@@ -70,7 +72,9 @@ def write_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
     with naming_refusals(path):
         try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+            # Whatever lies under this name is a dead process's, or a trap: never written into.
+            temporary.unlink(missing_ok=True)
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
             with os.fdopen(descriptor, "wb") as stream:
                 stream.write(data)
                 stream.flush()
@@ -82,13 +86,25 @@ def write_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         fsync_directory(path.parent)
 
 
+def write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
+    """Write all of ``data`` at ``offset`` bytes: a filling disk takes a part without a word."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
+
+
 def point_symlink(link: Path, target: str) -> None:
     """Make ``link`` point to ``target``, replacing what it pointed to in one step."""
     temporary = link.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{link.name}")
     with naming_refusals(link):
         temporary.unlink(missing_ok=True)
-        temporary.symlink_to(target)
-        temporary.rename(link)
+        try:
+            temporary.symlink_to(target)
+            temporary.rename(link)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
         fsync_directory(link.parent)
 
 

@@ -7,13 +7,13 @@ the home's lock writes one.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from packager.format.digest import Digest
-from packager.store.atomic import fsync_directory, make_directory, naming_refusals
+from packager.store.atomic import fsync_directory, make_directory, naming_refusals, write_all
 from packager.store.home import Home
 
 _INCOMING = ".incoming"
@@ -29,9 +29,7 @@ class IncomingBlob:
     def write(self, data: memoryview, offset: int) -> None:
         """Write all of ``data`` at ``offset`` bytes; raises ``NoSpaceError``, ``HostError``."""
         with naming_refusals(self.path):
-            while data:
-                written = os.pwrite(self.descriptor, data, offset)
-                data, offset = data[written:], offset + written
+            write_all(self.descriptor, data, offset)
 
 
 @contextmanager
@@ -46,18 +44,33 @@ def incoming_blob(home: Home, digest: Digest, size: int) -> Iterator[IncomingBlo
     path = final.with_name(final.name + _INCOMING)
     with naming_refusals(path):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
+    try:
+        with naming_refusals(path):
             os.truncate(descriptor, size)
-            yield IncomingBlob(path, descriptor)
+        yield IncomingBlob(path, descriptor)
+        with naming_refusals(path):
             os.fchmod(descriptor, 0o444)
             os.fsync(descriptor)
             path.rename(final)
             fsync_directory(final.parent)
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
-        finally:
-            os.close(descriptor)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def undoing_blobs(home: Home, digests: Iterable[Digest]) -> Iterator[None]:
+    """Remove the blobs of ``digests`` that came in the block, if it fails and nothing has them."""
+    new = {digest for digest in digests if not home.blob(digest).exists()}
+    try:
+        yield
+    except BaseException:
+        for path in map(home.blob, new):
+            if path.exists():
+                _remove_unlinked(path)
+        raise
 
 
 def has_blob(home: Home, digest: Digest, size: int) -> bool:
@@ -79,8 +92,22 @@ def collect_garbage(home: Home) -> int:
     freed = 0
     with naming_refusals(home.blobs):
         for path in sorted(home.blobs.glob("??/*")):
-            status = path.stat()
-            if status.st_nlink == 1:
-                path.unlink()
-                freed += status.st_size
+            freed += _remove_unlinked(path)
     return freed
+
+
+def sweep_incoming(home: Home) -> None:
+    """Remove the unfinished blobs of a process that died; the caller holds the home's lock."""
+    with naming_refusals(home.blobs):
+        for path in home.blobs.glob(f"??/*{_INCOMING}"):
+            path.unlink()
+
+
+def _remove_unlinked(path: Path) -> int:
+    """Remove a blob that no generation links to; returns the bytes freed."""
+    with naming_refusals(path):
+        status = path.stat()
+        if status.st_nlink > 1:
+            return 0
+        path.unlink()
+        return status.st_size

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +19,14 @@ from packager.format.bundle import INDEX_NAME, MAX_INDEX_SIZE, Bundle, parse_bun
 from packager.format.receipt import MAX_RECEIPT_SIZE, RECEIPT_NAME, Receipt, parse_receipt
 from packager.format.relpath import is_bare_name
 from packager.store.atomic import (
+    TEMPORARY_PREFIX,
     fsync_directory,
     make_directory,
     naming_refusals,
     point_symlink,
     read_capped,
 )
+from packager.store.blobs import sweep_incoming
 from packager.store.home import Home
 
 _STAGING = ".staging"
@@ -62,6 +64,8 @@ def staging(home: Home, name: str) -> Iterator[Path]:
         yield directory
     finally:
         _remove_tree(directory)
+        with suppress(OSError):  # it stays where the model has a generation
+            directory.parent.rmdir()
 
 
 def next_number(home: Home, name: str) -> int:
@@ -70,15 +74,34 @@ def next_number(home: Home, name: str) -> int:
 
 
 def publish(home: Home, name: str, number: int, staged: Path) -> Path:
-    """Make the staged directory generation ``number`` and make it the current one."""
+    """Make the staged directory generation ``number`` and make it the current one.
+
+    Raises ``NoSpaceError`` or ``HostError``; then the generation is gone, and another is current.
+    """
     final = home.models / name / str(number)
+    before = _current_number(home, name)
     with naming_refusals(final):
         for directory, _, _ in os.walk(staged):
             fsync_directory(Path(directory))
         staged.rename(final)
-        fsync_directory(final.parent)
-    point_symlink(final.parent / _CURRENT, str(number))
+        try:
+            fsync_directory(final.parent)
+            point_symlink(final.parent / _CURRENT, str(number))
+        except BaseException:
+            _unpublish(final, before)
+            raise
     return final
+
+
+def _unpublish(final: Path, before: int | None) -> None:
+    """Take a generation back that was not made current for certain."""
+    link = final.parent / _CURRENT
+    if link.is_symlink() and link.readlink().name == final.name:
+        # Without an fsync: the device has just refused one.
+        link.unlink()
+        if before is not None:
+            link.symlink_to(str(before))
+    _remove_tree(final)
 
 
 def make_current(home: Home, name: str, number: int) -> None:
@@ -107,10 +130,13 @@ def remove_model(home: Home, name: str) -> None:
 
 
 def sweep_leftovers(home: Home) -> None:
-    """Remove what interrupted commands left: staged and half-removed directories."""
-    for pattern in (f"*/{_STAGING}", f"*/{_REMOVED}*", f"{_REMOVED}*"):
+    """Remove what interrupted commands left; the caller holds the home's lock."""
+    for pattern in (f"*/{_STAGING}", f"*/{_REMOVED}*", f"{_REMOVED}*", f"*/{TEMPORARY_PREFIX}*"):
         for path in home.models.glob(pattern):
             _remove_tree(path)
+    for path in home.trust.glob(f"{TEMPORARY_PREFIX}*"):
+        _remove_tree(path)
+    sweep_incoming(home)
 
 
 def installed_names(home: Home) -> tuple[str, ...]:
@@ -155,7 +181,8 @@ def _numbers(home: Home, name: str) -> list[int]:
 
 def _current_number(home: Home, name: str) -> int | None:
     link = home.models / name / _CURRENT
-    return int(link.readlink().name) if link.is_symlink() else None
+    target = link.readlink().name if link.is_symlink() else ""
+    return int(target) if target.isdecimal() else None
 
 
 def _read(home: Home, name: str, number: int, current: bool) -> Generation:
@@ -166,5 +193,8 @@ def _read(home: Home, name: str, number: int, current: bool) -> Generation:
 
 
 def _remove_tree(path: Path) -> None:
-    if path.is_symlink() or path.exists():
-        shutil.rmtree(path)
+    with naming_refusals(path):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)

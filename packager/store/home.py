@@ -14,13 +14,15 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from packager.errors import HostError
 from packager.format.digest import Digest
 from packager.store.atomic import make_directory, naming_refusals
+
+_HOLDER_SIZE = 32  # bytes; always all of them, so that a shorter number leaves no old digits
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,13 @@ def _take(descriptor: int, path: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+        holder = (
+            os.pread(descriptor, _HOLDER_SIZE, 0).decode("ascii", "replace").strip() or "unknown"
+        )
         raise HostError(
             f"{path}: another airpack, process {holder}, is changing this place",
             hint="wait until it has ended, then run this again",
         ) from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
+    # The lock is the kernel's; the number is a courtesy, which a full disk must not take gc for.
+    with suppress(OSError):
+        os.pwrite(descriptor, f"{os.getpid()}\n".ljust(_HOLDER_SIZE).encode("ascii"), 0)

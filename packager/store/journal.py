@@ -18,7 +18,7 @@ from packager.format.canonical import Json
 from packager.format.digest import Digest
 from packager.format.fields import Fields
 from packager.format.timestamps import format_timestamp
-from packager.store.atomic import fsync_directory, naming_refusals
+from packager.store.atomic import fsync_directory, naming_refusals, write_all
 
 MAX_LINE_SIZE = 1 << 16
 _NOTHING = Digest.of(b"")
@@ -37,23 +37,37 @@ def append_event(log: Path, what: str, details: Mapping[str, Json], *, now: date
     """Write one event behind the last one, and fsync it.
 
     A last line without its line feed was cut short by a crash before it counted: it goes.
+    Raises ``MalformedError`` for details that are too large, ``NoSpaceError`` or ``HostError``;
+    then the log is as it was.
     """
     with naming_refusals(log):
         descriptor = os.open(log, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            size, last = _last_line(descriptor)
-            line: dict[str, Json] = {
-                "time": format_timestamp(now),
-                "event": what,
-                "previous": (Digest.of(last) if last else _NOTHING).hex,
-                "details": dict(details),
-            }
+            size, last = _last_line(descriptor, log)
+            line = _encode_line(what, details, last, now)
             os.ftruncate(descriptor, size)
-            os.pwrite(descriptor, canonical.encode(line) + b"\n", size)
-            os.fsync(descriptor)
+            try:
+                write_all(descriptor, line, size)
+                os.fsync(descriptor)
+            except BaseException:
+                os.ftruncate(descriptor, size)
+                raise
         finally:
             os.close(descriptor)
         fsync_directory(log.parent)
+
+
+def _encode_line(what: str, details: Mapping[str, Json], last: bytes, now: datetime) -> bytes:
+    line: dict[str, Json] = {
+        "time": format_timestamp(now),
+        "event": what,
+        "previous": (Digest.of(last) if last else _NOTHING).hex,
+        "details": dict(details),
+    }
+    data = canonical.encode(line) + b"\n"
+    if len(data) > MAX_LINE_SIZE:
+        raise MalformedError(f"the record of {what}: {len(data)} bytes, more than {MAX_LINE_SIZE}")
+    return data
 
 
 def read_events(log: Path) -> tuple[Event, ...]:
@@ -90,11 +104,13 @@ def _details(fields: Fields) -> Mapping[str, Json]:
     return details
 
 
-def _last_line(descriptor: int) -> tuple[int, bytes]:
+def _last_line(descriptor: int, log: Path) -> tuple[int, bytes]:
     """The size up to the last line feed, and the last whole line."""
     size = os.fstat(descriptor).st_size
     start = max(0, size - 2 * MAX_LINE_SIZE)
     tail = os.pread(descriptor, size - start, start)
     whole = tail[: tail.rfind(b"\n") + 1]
+    if len(tail) - len(whole) > MAX_LINE_SIZE:
+        raise IntegrityError(f"{log}: ends with no line of a log; the log was edited")
     last = whole[whole[:-1].rfind(b"\n") + 1 :]
     return start + len(whole), last

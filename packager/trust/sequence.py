@@ -76,9 +76,15 @@ def parse_sequences(data: bytes, what: str) -> Sequences:
     """Read the marks; raises ``TrustError`` if the file is damaged."""
     try:
         document = canonical.decode(data, what=what, max_size=MAX_SEQUENCES_SIZE)
-        marks = Fields.of({"marks": document}, what).each("marks", _parse_mark)
+        fields = Fields.of({"marks": document}, what)
+        marks = fields.each("marks", _parse_mark)
+        names = [mark.name for mark in marks]
+        if names != sorted(set(names)):
+            raise fields.refuse("marks", "a name stands twice, or out of order")
     except MalformedError as error:
-        raise TrustError(f"the record of sequences is damaged: {error.message}") from None
+        raise TrustError(
+            f"{what}: the record of sequences is damaged: {error.message.removeprefix(f'{what}: ')}"
+        ) from None
     return Sequences(marks)
 
 

@@ -10,14 +10,17 @@ signed cannot reach the store. The steps, in this order, each ending the matter 
 3. the index must have the digest that the sums give, and is parsed only then;
 4. the index may ask for more signers than the keyring does, never for fewer;
 5. the sums must list each volume of the index;
-6. an expiry must lie ahead of *now*.
+6. an expiry must lie ahead of *now*, told by a clock that can be right: one that says the
+   bundle is not built yet tells nothing.
+
+A key that is revoked, or outside its dates at *now*, counts as if it had not signed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from packager.errors import (
     DigestMismatchError,
@@ -27,10 +30,12 @@ from packager.errors import (
 )
 from packager.format.bundle import INDEX_NAME, Bundle, parse_bundle
 from packager.format.digest import Digest
-from packager.format.sums import SUMS_NAME, parse_sums
+from packager.format.sums import SUMS_NAME, parse_sums, signature_name
 from packager.format.timestamps import parse_timestamp
-from packager.trust.keyring import Keyring
+from packager.trust.keyring import Keyring, TrustedKey
 from packager.trust.keys import MAX_SIGNATURE_SIZE
+
+CLOCK_TOLERANCE = timedelta(days=1)  # between the clocks of the two hosts
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ def verify_bundle(evidence: Evidence, keyring: Keyring, *, now: datetime) -> Ver
 
     Raises ``TrustError``, ``IntegrityError`` or ``PolicyError``.
     """
-    signers = find_signers(evidence, keyring)
+    signers = find_signers(evidence, keyring, now=now)
     _require(len(signers), keyring.threshold, "the keyring")
     sums = parse_sums(evidence.sums)
     bundle = _parse_listed_index(evidence.index, sums)
@@ -80,8 +85,8 @@ def verify_bundle(evidence: Evidence, keyring: Keyring, *, now: datetime) -> Ver
     return VerifiedBundle(bundle, sums, signers, evidence)
 
 
-def find_signers(evidence: Evidence, keyring: Keyring) -> tuple[Signer, ...]:
-    """The distinct trusted keys whose signatures over the sums hold.
+def find_signers(evidence: Evidence, keyring: Keyring, *, now: datetime) -> tuple[Signer, ...]:
+    """The distinct keys, trusted at ``now``, whose signatures over the sums hold.
 
     Raises ``TrustError`` where no signature counts, or where one under a trusted key's id is
     not that key's: a signature that ought to hold and does not is damage or forgery.
@@ -93,34 +98,51 @@ def find_signers(evidence: Evidence, keyring: Keyring) -> tuple[Signer, ...]:
         )
     if not evidence.signatures:
         raise TrustError(f"no signature: the bundle has no {SUMS_NAME}.<key-id>.sig")
-    signers = []
+    signers: list[Signer] = []
+    faults: list[str] = []
     for key_id, signature in sorted(evidence.signatures.items()):
         trusted = keyring.find(key_id)
         if trusted is None:
             continue
-        _check_signature_size(key_id, signature)
-        if not trusted.key.verifies(signature, evidence.sums):
-            raise TrustError(f"the signature of {key_id} ({trusted.name}) does not hold")
+        fault = trusted.fault(now)
+        if fault:
+            faults.append(f"key {key_id} ({trusted.name}) {fault}")
+            continue
+        _check_signature(trusted, signature, evidence.sums)
         signers.append(Signer(key_id, trusted.name))
+    if not signers and faults:
+        raise TrustError(
+            f"{SUMS_NAME}: {'; '.join(faults[:5])}; this host's clock says {now:%Y-%m-%d}",
+            hint="ask for a release signed with a key that is valid, or check this host's clock",
+        )
     if not signers:
         ids = ", ".join(sorted(evidence.signatures)[:5])
         raise TrustError(
-            f"signed by {ids}, none of which this host trusts",
+            f"{SUMS_NAME}: signed by {ids}, none of which this host trusts",
             hint="compare the fingerprint with the sender, then: airpack trust add FILE.pub",
         )
     return tuple(signers)
 
 
-def _check_signature_size(key_id: str, signature: bytes) -> None:
+def _check_signature(trusted: TrustedKey, signature: bytes, sums: bytes) -> None:
+    what = signature_name(trusted.key.key_id)
     if not signature:
-        raise TrustError(f"the signature of {key_id} is empty")
+        raise TrustError(f"{what}: is empty")
     if len(signature) > MAX_SIGNATURE_SIZE:
-        raise TrustError(f"the signature of {key_id} is over {MAX_SIGNATURE_SIZE} bytes")
+        raise TrustError(f"{what}: over {MAX_SIGNATURE_SIZE} bytes, too large for a signature")
+    if not trusted.key.verifies(signature, sums):
+        raise TrustError(
+            f"{what}: not a signature by {trusted.name!a} over this {SUMS_NAME}",
+            hint="install nothing from this medium; ask the sender for it again",
+        )
 
 
 def _require(count: int, needed: int, who: str) -> None:
     if count < needed:
-        raise TrustError(f"{count} of the {needed} signatures that {who} requires")
+        raise TrustError(
+            f"{SUMS_NAME}: signed by {count} of the {needed} trusted keys that {who} requires",
+            hint=f"ask for the missing signature, and put it beside {SUMS_NAME}",
+        )
 
 
 def _parse_listed_index(index: bytes, sums: Mapping[str, Digest]) -> Bundle:
@@ -138,7 +160,15 @@ def _check_volumes_listed(bundle: Bundle, sums: Mapping[str, Digest]) -> None:
 
 
 def _check_expiry(bundle: Bundle, now: datetime) -> None:
-    if bundle.expires is not None and parse_timestamp(bundle.expires) <= now:
+    if bundle.expires is None:
+        return
+    if now < parse_timestamp(bundle.created) - CLOCK_TOLERANCE:
+        raise PolicyError(
+            f"{bundle.title} expires on {bundle.expires} and was built on {bundle.created}; by "
+            f"this host's clock it is {now:%Y-%m-%d}, so nothing can be said of its expiry",
+            hint="set this host's clock: date --set 'YYYY-MM-DD HH:MM'",
+        )
+    if parse_timestamp(bundle.expires) <= now:
         raise PolicyError(
             f"{bundle.title} expired on {bundle.expires}; this host's clock says {now:%Y-%m-%d}",
             hint="ask for a newer release, or check this host's clock",

@@ -108,7 +108,7 @@ def test_a_flipped_bit_on_the_medium_is_named_by_stock_commands_and_by_airpack(
     shutil.copytree(carried.medium, medium)
     model = next(file for file in carried.index.files if file.path.endswith(".gguf"))
     with open(medium / "payload.00001", "r+b") as volume:
-        volume.seek(model.offset + 1000)
+        volume.seek(model.offset + model.size // 2)
         byte = volume.read(1)
         volume.seek(-1, 1)
         volume.write(bytes([byte[0] ^ 1]))

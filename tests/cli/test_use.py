@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import pty
+import select
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from .conftest import AIRPACK, Host
+
+PATIENCE = 20.0  # seconds
+PROMPT = "In the beginning"
+ANSWER = " of the word of the LORD"
+
+
+@dataclass
+class Terminal:
+    """A person's terminal with ``airpack`` in it: what it shows, and keys to press."""
+
+    pid: int
+    screen: int
+    seen: str = ""
+    left: str = field(default="", repr=False)
+
+    def wait_for(self, text: str) -> None:
+        """Read until ``text`` shows up behind what was waited for before."""
+        deadline = time.monotonic() + PATIENCE
+        while text not in self.left:
+            ready, _, _ = select.select([self.screen], [], [], deadline - time.monotonic())
+            assert ready, f"no {text!r} in {self.seen!r}"
+            self._read()
+        self.left = self.left.partition(text)[2]
+
+    def press(self, keys: str) -> None:
+        time.sleep(0.2)  # a person is slower than the terminal's change of mode
+        os.write(self.screen, keys.encode())
+
+    def end(self) -> int:
+        """Read to the end; returns the exit code."""
+        try:
+            while self._read():
+                pass
+        except OSError:  # Linux says EIO where the other side has closed
+            pass
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+    def _read(self) -> bool:
+        data = os.read(self.screen, 4096).decode("utf-8", "replace")
+        self.seen += data
+        self.left += data
+        return bool(data)
+
+
+@contextmanager
+def terminal(host: Host, *words: str) -> Iterator[Terminal]:
+    pid, screen = pty.fork()
+    if pid == 0:
+        os.execve(AIRPACK[0], [*AIRPACK, *words], {**host.environment, "TERM": "dumb"})
+    try:
+        yield Terminal(pid, screen)
+    finally:
+        os.close(screen)
+
+
+def test_a_prompt_is_answered_and_piped_the_same(installed: Host) -> None:
+    argument = installed.airpack("run", "demo", PROMPT, "--max-tokens", "24")
+    piped = installed.airpack("run", "demo", "--max-tokens", "24", stdin=f"{PROMPT}\n")
+    assert argument.code == piped.code == 0
+    assert argument.out == piped.out
+    assert argument.out.startswith(ANSWER)
+    assert argument.err == ""
+
+
+def test_an_answer_as_json(installed: Host) -> None:
+    document = installed.airpack("run", "demo", PROMPT, "--max-tokens", "8", "--json").document
+    assert document["answer"].startswith(ANSWER[:10])
+    assert {key: document[key] for key in ("ok", "name", "variant", "prompt")} == {
+        "ok": True, "name": "demo", "variant": "q4_k_m", "prompt": PROMPT,
+    }  # fmt: skip
+
+
+def test_a_conversation_outlives_ctrl_c_and_ends_with_ctrl_d(installed: Host) -> None:
+    with terminal(installed, "run", "demo", "--max-tokens", "3000") as person:
+        person.wait_for("> ")
+        person.press(f"{PROMPT}\n")
+        person.wait_for(f"{PROMPT}\r\n ")
+        os.write(person.screen, b"\x03")
+        person.wait_for("> ")
+        person.press("And it came to pass\n")
+        person.wait_for("pass\r\n")
+        person.wait_for("> ")
+        person.press("\x04")
+        assert person.end() == 0
+    assert "Traceback" not in person.seen
+
+
+def test_ctrl_c_at_the_prompt_ends_the_conversation(installed: Host) -> None:
+    with terminal(installed, "run", "demo") as person:
+        person.wait_for("> ")
+        person.press("\x03")
+        assert person.end() == 130
+    assert person.seen.endswith("cancelled\r\n")
+
+
+@pytest.mark.parametrize(("answer", "code", "left"), [("y\n", 0, 0), ("n\n", 130, 2)])
+def test_uninstall_asks_a_person(installed: Host, answer: str, code: int, left: int) -> None:
+    with terminal(installed, "uninstall", "demo") as person:
+        person.wait_for("Take away every generation of demo? [y/N]")
+        person.press(answer)
+        assert person.end() == code
+    assert len(installed.airpack("list", "--json").document) == left
+
+
+@pytest.mark.parametrize(("extra", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_errors_are_coloured_on_a_terminal_unless_no_color(
+    tmp_path: Path, extra: dict[str, str], coloured: bool
+) -> None:
+    with terminal(Host(tmp_path, extra), "nonsense") as person:
+        assert person.end() == 2
+    assert ("\x1b[" in person.seen) is coloured
+
+
+def test_the_service_prints_its_url_answers_and_ends_on_sigterm(installed: Host) -> None:
+    command = [*AIRPACK, "serve", "demo", "--port", "0", "--json"]
+    with subprocess.Popen(
+        command, env=installed.environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        lines = []
+        while lines[-1:] != ["}\n"]:
+            lines.append(process.stdout.readline())
+        url = json.loads("".join(lines))["url"]
+        connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=PATIENCE)
+        body = json.dumps({"prompt": PROMPT, "max_tokens": 8, "temperature": 0})
+        connection.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
+        answer = json.loads(connection.getresponse().read())
+        connection.close()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=PATIENCE) == 0
+    assert answer["choices"][0]["text"].startswith(ANSWER[:10])
+    assert answer["model"] == "demo"
+
+
+def test_a_port_in_use_is_one_error(installed: Host) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = installed.airpack("serve", "demo", "--port", str(port))
+    assert done.code == 1
+    assert done.out == ""
+    assert f"error: cannot listen on 127.0.0.1 port {port}: address already in use\n" in done.err

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from support.bundles import make_bundle, make_key
+from support.hosts import Host
+
+from packager.connected.keys import SigningKey
+from packager.errors import IntegrityError, MissingVolumeError, TrustError, UsageError
+from packager.format.bundle import INDEX_NAME
+from packager.format.sums import MAX_SUMS_SIZE, SUMS_NAME
+from packager.isolated.media import MAX_NAMES, Media, open_media, read_evidence, read_run_key
+from packager.trust.keys import MAX_SIGNATURE_SIZE
+
+DROPPINGS = (
+    ".Trash-1000", ".DS_Store", "._bundle.json", ".fseventsd", "System Volume Information",
+    "$RECYCLE.BIN", "$Recycle.Bin", "Thumbs.db", "desktop.ini", "Desktop.ini", "lost+found",
+    "FOUND.000",
+)  # fmt: skip
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, key: SigningKey) -> Path:
+    return make_bundle(tmp_path / "stick", [key])
+
+
+def test_a_bundle_is_found_in_the_directory_or_one_below(bundle: Path) -> None:
+    assert open_media([bundle]).directories == (bundle,)
+    assert open_media([bundle.parent]).directories == (bundle,)
+
+
+def test_a_directory_named_twice_counts_once(bundle: Path) -> None:
+    assert open_media([bundle, bundle.parent, bundle]).directories == (bundle,)
+
+
+def test_a_hidden_copy_beside_the_bundle_does_not_count(bundle: Path) -> None:
+    bundle.with_name(".Trash-1000").mkdir()
+    (bundle.with_name(".Trash-1000") / SUMS_NAME).write_text("")
+    assert open_media([bundle.parent]).directories == (bundle,)
+
+
+def test_two_bundles_on_a_stick_ask_for_a_choice(bundle: Path, key: SigningKey) -> None:
+    make_bundle(bundle.parent, [key], version="2.0.0")
+    with pytest.raises(UsageError, match=r"stick: holds several .*\(tiny-1.0.0, tiny-2.0.0\)"):
+        open_media([bundle.parent])
+
+
+def test_what_holds_no_bundle_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"{tmp_path}: not a bundle; there is no {SUMS_NAME}"):
+        open_media([tmp_path])
+    with pytest.raises(UsageError, match="nowhere: no such directory"):
+        open_media([tmp_path / "nowhere"])
+
+
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_what_systems_leave_on_a_stick_is_no_stranger(host: Host, bundle: Path, kind: str) -> None:
+    for name in DROPPINGS:
+        if kind == "file":
+            (bundle / name).write_text("x")
+        else:
+            (bundle / name).mkdir()
+    assert host.verify(bundle).ok
+    host.install(bundle)
+    assert host.current() == 1
+
+
+@pytest.mark.parametrize("name", [SUMS_NAME, INDEX_NAME])
+def test_55_a_link_in_place_of_the_evidence_is_refused(bundle: Path, name: str) -> None:
+    (bundle / name).rename(bundle.parent / "elsewhere")
+    (bundle / name).symlink_to(bundle.parent / "elsewhere")
+    with pytest.raises(IntegrityError, match=f"{name}: not a regular file"):
+        read_evidence(open_media([bundle]))
+
+
+@pytest.mark.parametrize("name", [SUMS_NAME, INDEX_NAME])
+def test_56_a_fifo_in_place_of_the_evidence_is_refused(bundle: Path, name: str) -> None:
+    media = open_media([bundle])
+    (bundle / name).unlink()
+    os.mkfifo(bundle / name)
+    with pytest.raises(IntegrityError, match=f"{name}: not a regular file"):
+        read_evidence(media)
+
+
+def test_sums_that_lead_nowhere_are_refused(bundle: Path) -> None:
+    media = open_media([bundle])
+    (bundle / SUMS_NAME).unlink()
+    (bundle / SUMS_NAME).symlink_to("nowhere")
+    with pytest.raises(IntegrityError, match=f"{SUMS_NAME}: not a regular file"):
+        read_evidence(media)
+    (bundle / SUMS_NAME).unlink()
+    with pytest.raises(MissingVolumeError, match=f"{SUMS_NAME} is on none of the media"):
+        read_evidence(media)
+
+
+def test_sums_larger_than_any_sums_are_not_read(bundle: Path) -> None:
+    os.truncate(bundle / SUMS_NAME, 1 << 40)
+    with pytest.raises(IntegrityError, match=f"larger than the limit of {MAX_SUMS_SIZE}"):
+        read_evidence(open_media([bundle]))
+
+
+def test_a_signature_larger_than_any_signature_is_not_read(bundle: Path, key: SigningKey) -> None:
+    os.truncate(bundle / f"{SUMS_NAME}.{key.public.key_id}.sig", 1 << 40)
+    with pytest.raises(IntegrityError, match=f"larger than the limit of {MAX_SIGNATURE_SIZE + 1}"):
+        read_evidence(open_media([bundle]))
+
+
+def test_12_a_hundred_thousand_signatures_are_refused_before_they_are_read(bundle: Path) -> None:
+    for number in range(MAX_NAMES):
+        (bundle / f"{SUMS_NAME}.{number:016x}.sig").touch()
+    with pytest.raises(IntegrityError, match=f"holds more than {MAX_NAMES} files"):
+        read_evidence(open_media([bundle]))
+
+
+def test_two_bundles_on_two_media_are_not_one(
+    tmp_path: Path, bundle: Path, key: SigningKey
+) -> None:
+    other = make_bundle(tmp_path / "other", [key], version="2.0.0")
+    with pytest.raises(IntegrityError, match=f"{other}: holds another bundle than {bundle}"):
+        read_evidence(open_media([bundle, other]))
+
+
+@pytest.mark.parametrize("name", ["team.pub", "link.pub"])
+def test_05_a_key_that_came_on_the_medium_does_not_vouch_for_it(
+    tmp_path: Path, bundle: Path, name: str
+) -> None:
+    make_key(bundle / "team")
+    (tmp_path / "link.pub").symlink_to(bundle / "team.pub")
+    path = bundle / name if name == "team.pub" else tmp_path / name
+    with pytest.raises(TrustError, match=rf"{name}: this key came on the medium") as caught:
+        read_run_key(path, open_media([bundle]))
+    assert caught.value.exit_code == 11
+
+
+def test_a_key_from_elsewhere_is_read(tmp_path: Path, bundle: Path) -> None:
+    key = make_key(tmp_path / "team")
+    assert read_run_key(tmp_path / "team.pub", open_media([bundle])) == key.public
+
+
+def test_labels_are_absolute_and_fit_for_a_document(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    strange = Path(os.fsdecode(b"d\xe9p\xc3\xb4t"))
+    assert Media((strange,)).labels == (f"{tmp_path}/d\\udce9pôt",)

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.bundles import make_bundle, make_key
+from support.hosts import Host, child_env, make_host, strace
+
+from packager.errors import HostError, UsageError
+from packager.store.generations import (
+    find_generation,
+    generations,
+    installed_names,
+    make_current,
+    next_number,
+    remove_generation,
+    remove_model,
+    staging,
+    sweep_leftovers,
+)
+from packager.store.home import Home
+
+PUBLISH = """
+import sys
+from pathlib import Path
+from packager.errors import AirpackError
+from packager.store.generations import next_number, publish, staging
+from packager.store.home import Home
+home = Home(Path(sys.argv[1]))
+try:
+    with staging(home, "tiny") as staged:
+        (staged / "file").write_bytes(b"x")
+        publish(home, "tiny", next_number(home, "tiny"), staged)
+except AirpackError as error:
+    sys.exit(error.message)
+"""
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    """A host with two generations of a model; the second is current."""
+    key = make_key(tmp_path / "team")
+    host = make_host(tmp_path / "home", key)
+    for number in (1, 2):
+        files = {"model.safetensors": b"%d" % number * 1000}
+        out = tmp_path / str(number)
+        host.install(make_bundle(out, [key], sequence=number, version=f"{number}.0", files=files))
+    return host
+
+
+def names(home: Home) -> list[str]:
+    return sorted(path.name for path in (home.models / "tiny").iterdir())
+
+
+def test_current_is_one_symbolic_link_to_a_number(host: Host) -> None:
+    assert names(host.home) == ["1", "2", "current"]
+    assert str((host.home.models / "tiny" / "current").readlink()) == "2"
+    assert [g.current for g in generations(host.home, "tiny")] == [False, True]
+    make_current(host.home, "tiny", 1)
+    assert str((host.home.models / "tiny" / "current").readlink()) == "1"
+    assert names(host.home) == ["1", "2", "current"]
+
+
+def test_a_generation_knows_its_bundle_its_receipt_and_its_size(host: Host) -> None:
+    found = find_generation(host.home, "tiny", 1)
+    assert (found.bundle.version, found.receipt.generation, found.size) == ("1.0", 1, 1000)
+    assert not found.current
+
+
+def test_a_number_is_not_given_twice_while_a_later_one_is_there(host: Host) -> None:
+    remove_generation(find_generation(host.home, "tiny", 1))
+    assert next_number(host.home, "tiny") == 3
+    assert names(host.home) == ["2", "current"]
+
+
+def test_staging_that_is_not_published_leaves_nothing(host: Host) -> None:
+    before = host.state()
+    for name in ("tiny", "other"):
+        with staging(host.home, name) as staged:
+            (staged / "file").write_text("x")
+    assert host.state() == before
+    assert not (host.home.models / "other").exists()
+
+
+# Directories made durable, in order: the staged one, the model's, and behind the link's rename.
+@pytest.mark.parametrize(
+    "fault",
+    ["fsync:error=EIO:when=1", "fsync:error=EIO:when=2", "fsync:error=EIO:when=3",
+     "symlink:error=ENOSPC", "rename:error=EIO:when=2", "fsync:error=EIO:when=2+"],
+)  # fmt: skip
+def test_100_publishing_that_the_disk_refuses_leaves_the_old_generation_current(
+    host: Host, fault: str
+) -> None:
+    before = host.state()
+    front = strace("-o", os.devnull, "-e", f"inject={fault}")
+    done = subprocess.run(
+        [*front, sys.executable, "-c", PUBLISH, str(host.home.root)],
+        env=child_env(), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert str(host.home.root) in done.stderr
+    assert "Traceback" not in done.stderr
+    assert host.state() == before
+
+
+def test_what_interrupted_commands_left_is_swept_and_nothing_else(host: Host) -> None:
+    before = host.state()
+    models = host.home.models
+    for left in ("tiny/.staging", "tiny/.removed-7", ".removed-old"):
+        (models / left / "deep").mkdir(parents=True)
+        (models / left / "deep" / "file").write_text("x")
+    (models / "tiny" / ".tmp-1234-current").symlink_to("9")
+    (host.home.trust / ".tmp-1234-keyring.json").write_text("[]")
+    (next(host.home.blobs.iterdir()) / f"{'0' * 64}.incoming").write_text("half")
+    assert host.state() != before
+    sweep_leftovers(host.home)
+    assert host.state() == before
+
+
+def test_a_removed_model_is_gone_with_every_generation(host: Host) -> None:
+    remove_model(host.home, "tiny")
+    assert list(host.home.models.iterdir()) == []
+    assert installed_names(host.home) == ()
+
+
+@pytest.mark.parametrize("name", ["other", "../home", ".staging", "", "tiny/1"])
+def test_a_name_that_is_not_installed_is_refused_with_those_that_are(host: Host, name: str) -> None:
+    with pytest.raises(UsageError, match="is not installed; tiny is"):
+        generations(host.home, name)
+
+
+def test_a_number_that_is_not_there_is_refused_with_those_that_are(host: Host) -> None:
+    with pytest.raises(UsageError, match="tiny has no generation 7; it has 1, 2"):
+        find_generation(host.home, "tiny", 7)
+
+
+@pytest.mark.parametrize("target", [None, "nowhere"])
+def test_without_a_current_generation_a_rollback_is_proposed(
+    host: Host, target: str | None
+) -> None:
+    link = host.home.models / "tiny" / "current"
+    link.unlink()
+    if target:
+        link.symlink_to(target)
+    with pytest.raises(HostError, match="no generation is current") as caught:
+        find_generation(host.home, "tiny")
+    assert caught.value.hint == "airpack rollback tiny"
