@@ -118,6 +118,7 @@ def _verify_document(found: Verification) -> dict[str, object]:
 def _damage_document(entry: Damage) -> dict[str, object]:
     return {
         "volume": entry.volume,
+        "medium": str(entry.medium),
         "chunk": entry.chunk,
         "offset": entry.offset,
         "size": entry.size,
@@ -137,7 +138,7 @@ def _verify_text(found: Verification) -> str:
 
 def _fault_lines(found: Verification) -> list[str]:
     damage = [
-        f"damaged: {entry.volume}"
+        f"damaged: {entry.medium / entry.volume}"
         + (f" chunk {entry.chunk}" if entry.chunk is not None else "")
         + f", bytes {entry.offset} to {entry.offset + entry.size}"
         + (f": {', '.join(entry.files)}" if entry.files else "")

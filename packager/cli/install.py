@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -13,6 +14,7 @@ from packager.cli.screen import Screen
 from packager.isolated.install import Installation, InstallRequest
 from packager.isolated.install import install as install_bundle
 from packager.isolated.media import open_media
+from packager.runtime.smoke import SmokeResult
 from packager.store.generations import Generation, find_generation
 
 
@@ -64,8 +66,20 @@ def _document(done: Installation) -> dict[str, object]:
         "generation": receipt.generation,
         "variants": list(receipt.variants),
         "path": str(done.path),
-        "smoke": {result.variant: smoke_document(result) for result in done.smoke},
+        "smoke": _smoke_document(done.smoke),
         "receipt": str(done.path / "receipt.json"),
+    }
+
+
+def _smoke_document(results: Sequence[SmokeResult]) -> dict[str, object]:
+    """As ``airpack smoke`` has it, of all variants together; each by itself in ``variants``."""
+    if not results:
+        return {}
+    return {
+        **smoke_document(results[0]),
+        "ok": all(result.ok for result in results),
+        "tokens_match": all(result.tokens_match for result in results),
+        "variants": {result.variant: smoke_document(result) for result in results},
     }
 
 

@@ -86,15 +86,15 @@ def rollback(screen: Screen, name: str, to: int | None) -> None:
 def uninstall(screen: Screen, name: str, generation: int | None) -> None:
     """Take NAME away. `airpack gc` then frees its bytes.
 
-    Asks first; where nobody can be asked, it needs --yes.
+    Asks first, on a terminal.
     """
     place = home()
-    what, flags = f"every generation of {name}", ""
+    what = f"every generation of {name}"
     if generation is not None:
         find_generation(place, name, generation)
-        what, flags = f"generation {generation} of {name}", f" --generation {generation}"
+        what = f"generation {generation} of {name}"
     generations(place, name)
-    screen.confirm(f"Take away {what}?", hint=f"airpack uninstall {name}{flags} --yes")
+    screen.confirm(f"Take away {what}?")
     removed = take_away(place, name, generation, now=now(), operator=operator())
     numbers = ", ".join(str(number) for number in removed)
     screen.result(

@@ -76,16 +76,10 @@ class Screen:
             _print(json.dumps(document, indent=2))
         click.echo("cancelled", err=True)
 
-    def confirm(self, question: str, *, hint: str) -> None:
-        """Ask before something that cannot be undone; a no cancels.
-
-        ``hint`` is the command that needs no asking. Raises ``UsageError`` where nobody is there.
-        """
-        if self.yes:
-            return
-        if not self.may_ask:
-            raise UsageError(f"{question} Nobody can be asked here", hint=hint)
-        click.confirm(question, err=True, abort=True)
+    def confirm(self, question: str) -> None:
+        """Ask, where somebody is there, before something that cannot be undone; a no cancels."""
+        if self.may_ask and not self.yes:
+            click.confirm(question, err=True, abort=True)
 
     def ask_secret(self, prompt: str, *, confirm: bool = False, hint: str) -> bytes:
         """Ask for a passphrase on the terminal; raises ``UsageError`` where nobody is there."""

@@ -6,7 +6,7 @@ import json
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -38,16 +38,12 @@ class Service:
         return f"curl {self.url}{route} -H '{header}' -d '{json.dumps(body)}'"
 
     def wait(self) -> None:
-        """Serve until SIGINT or SIGTERM, then return; call it from the main thread.
+        """Serve until SIGINT or SIGTERM ends the block that :func:`serve` opened.
 
         Raises ``EngineError`` if the server stops by itself.
         """
-        try:
-            with _stopping_on_signals():
-                while True:
-                    self._engine.wait(_WAIT_SECONDS)
-        except _StopRequested:
-            return
+        while True:
+            self._engine.wait(_WAIT_SECONDS)
 
 
 @contextmanager
@@ -62,6 +58,7 @@ def serve(
 ) -> Iterator[Service]:
     """Serve ``model`` as ``name`` on ``host`` and ``port`` (0: any free one); ready when entered.
 
+    SIGINT and SIGTERM leave the block, without an error; so enter it in the main thread.
     ``context`` tokens are shared by the requests answered at once. Raises ``HostError`` if the
     address cannot be used, ``EngineError``, and what opening an :class:`Engine` raises.
     """
@@ -76,7 +73,7 @@ def serve(
         name=name,
         libraries=libraries,
     )
-    with Engine(model, options) as engine:
+    with suppress(_StopRequested), Engine(model, options) as engine, _stopping_on_signals():
         yield Service(engine)
 
 

@@ -151,8 +151,8 @@ def generations(home: Home, name: str) -> tuple[Generation, ...]:
     """Every generation of ``name``, oldest first; raises ``UsageError`` if there is none."""
     numbers = _numbers(home, name) if is_bare_name(name) else []
     if not numbers:
-        names = ", ".join(installed_names(home)) or "no model"
-        raise UsageError(f"{name!r} is not installed; {names} is", hint="airpack list")
+        names = ", ".join(installed_names(home)) or "nothing"
+        raise UsageError(f"{name!r} is not installed; installed: {names}", hint="airpack list")
     current = _current_number(home, name)
     return tuple(_read(home, name, number, current == number) for number in numbers)
 

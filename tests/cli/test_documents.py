@@ -21,7 +21,8 @@ def test_a_first_contact_installs_with_a_key_named_for_the_run(host: Host, sende
     assert set(document) == {
         "ok", "name", "version", "sequence", "generation", "variants", "path", "smoke", "receipt",
     }  # fmt: skip
-    assert set(document["smoke"]["q4_k_m"]) == SMOKE
+    assert set(document["smoke"]) == {*SMOKE, "variants"}
+    assert set(document["smoke"]["variants"]["q4_k_m"]) == SMOKE
     assert document["variants"] == ["q4_k_m"]
     assert Path(document["receipt"]).is_file()
     assert Path(document["receipt"]).parent == Path(document["path"])
@@ -50,6 +51,7 @@ def test_verify_names_the_damaged_chunk_and_ends_with_10(
     (damage,) = done.document["damage"]
     assert damage == {
         "volume": "payload.00002",
+        "medium": str(bad),
         "chunk": 17,
         "offset": 65536,
         "size": 65536,
@@ -59,7 +61,8 @@ def test_verify_names_the_damaged_chunk_and_ends_with_10(
     text = host.airpack("verify", bad, "--pub", sender.pub)
     assert text.code == 10
     assert text.out == (
-        "damaged: payload.00002 chunk 17, bytes 65536 to 131072: models/demo/q4_k_m/demo.gguf\n"
+        f"damaged: {bad}/payload.00002 chunk 17, bytes 65536 to 131072: "
+        "models/demo/q4_k_m/demo.gguf\n"
     )
 
 

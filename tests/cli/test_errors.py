@@ -97,13 +97,9 @@ def test_a_home_that_is_not_there_yet_is_empty_and_stays_away(host: Host) -> Non
     assert not host.home.exists()
 
 
-def test_uninstall_without_anybody_to_ask_needs_yes(installed: Host) -> None:
-    before = snapshot(installed.home)
-    for flags in ([], ["--no-input"]):
-        done = installed.airpack("uninstall", "demo", "--generation", "1", *flags)
-        assert done.code == 2
-        assert done.err.endswith("try: airpack uninstall demo --generation 1 --yes\n")
-    assert snapshot(installed.home) == before
-    assert installed.airpack("uninstall", "demo", "--yes").code == 0
+def test_uninstall_without_anybody_to_ask_does_what_it_was_told(installed: Host) -> None:
+    assert installed.airpack("uninstall", "demo", "--generation", "1", "--no-input").code == 0
+    assert [entry["generation"] for entry in installed.airpack("list", "--json").document] == [2]
+    assert installed.airpack("uninstall", "demo").code == 0
     assert installed.airpack("list", "--json").document == []
     assert installed.airpack("gc", "--json").document["freed"] > 1_000_000

@@ -93,7 +93,8 @@ def test_a_conversation_outlives_ctrl_c_and_ends_with_ctrl_d(installed: Host) ->
     with terminal(installed, "run", "demo", "--max-tokens", "3000") as person:
         person.wait_for("> ")
         person.press(f"{PROMPT}\n")
-        person.wait_for(f"{PROMPT}\r\n ")
+        person.wait_for(f"{PROMPT}\r\n")
+        person.wait_for(" ")  # between two words of the answer
         os.write(person.screen, b"\x03")
         person.wait_for("> ")
         person.press("And it came to pass\n")

@@ -43,7 +43,7 @@ def test_the_bundle_becomes_a_model_that_gives_the_golden_tokens(
 
     golden = carried.index.variants[0].golden
     assert golden is not None
-    smoke = installed["smoke"]["q4_k_m"]
+    smoke = installed["smoke"]["variants"]["q4_k_m"]
     assert smoke["ok"]
     assert smoke["tokens_match"]
     assert smoke["actual"] == golden.answers[0].text
