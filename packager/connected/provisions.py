@@ -72,12 +72,12 @@ def _collect(recipe: Recipe, place: Path, progress: Progress) -> Provisions:
     for name, data in texts.items():
         write_file(place / name, data)
         files[name] = place / name
-    source = _libgomp_wheel(recipe.targets[0], place / "libgomp", progress)
+    source = libgomp_wheel(recipe.targets[0], place / "libgomp", progress)
     files[LIBGOMP_NAME] = extract_libgomp(source, place / "lib")
     return Provisions(tuple(sorted(files.items())), place / "lib")
 
 
-def _libgomp_wheel(target: Target, place: Path, progress: Progress) -> Path:
+def libgomp_wheel(target: Target, place: Path, progress: Progress) -> Path:
     """The wheel that carries a libgomp old enough for the target; see ``libgomp``."""
     question = Question(target, LIBGOMP_PYTHON, (LIBGOMP_SOURCE,), dependencies=False)
     return download(question, place, progress)[0]
