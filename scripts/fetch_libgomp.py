@@ -1,6 +1,6 @@
 """Put the OpenMP runtime that the engine needs into a folder, unless this system has one.
 
-    python scripts/fetch_libgomp.py .venv/lib/airpack
+python scripts/fetch_libgomp.py .venv/lib/airpack
 """
 
 from __future__ import annotations

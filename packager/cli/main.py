@@ -66,13 +66,20 @@ def main() -> NoReturn:
             code = _CANCELLED
         except Exception as error:  # noqa: BLE001  # the one boundary
             code = _report(error, context)
-    except BrokenPipeError:
-        # Whoever read our output has gone; say nothing more, not even at exit.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        for descriptor in (1, 2):
-            os.dup2(nowhere, descriptor)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read our output has gone
+        _fall_silent()
         code = 1
+    except OSError:  # it was reported, and what is left of the output would fail again
+        _fall_silent()
     sys.exit(code)
+
+
+def _fall_silent() -> None:
+    """Say nothing more, not even when Python flushes its streams at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        os.dup2(nowhere, descriptor)
 
 
 def _run(context: list[click.Context]) -> int:

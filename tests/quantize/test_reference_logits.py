@@ -6,6 +6,7 @@ The checkpoints and transformers' answers are made by scripts/make_reference_che
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from support.checkpoints import REFERENCES, files_of
 
 from packager.progress import Silent
 from packager.quantize.pipeline import quantize
+from packager.runtime.environment import worker_environment
 
 PROBE = Path(__file__).parents[1] / "support" / "engine_probe.py"
 FAMILIES = ("llama2", "llama3", "llama-gpt2", "mistral", "qwen2", "qwen3")
@@ -27,6 +29,7 @@ def ask_engine(model: Path, text: str, prompts: list[list[int]], vocabulary: int
         [sys.executable, str(PROBE)],
         input=json.dumps(request).encode(),
         stdout=subprocess.PIPE,
+        env=worker_environment(os.environ, prefix=Path(sys.prefix), libraries=None),
         check=True,
         timeout=120,
     )

@@ -128,7 +128,7 @@ def test_a_removed_model_is_gone_with_every_generation(host: Host) -> None:
 
 @pytest.mark.parametrize("name", ["other", "../home", ".staging", "", "tiny/1"])
 def test_a_name_that_is_not_installed_is_refused_with_those_that_are(host: Host, name: str) -> None:
-    with pytest.raises(UsageError, match="is not installed; tiny is"):
+    with pytest.raises(UsageError, match="is not installed; installed: tiny"):
         generations(host.home, name)
 
 
