@@ -39,6 +39,12 @@ from packager.format.sizes import format_size, parse_size
 @passphrase_option
 @click.option("--locked", is_flag=True, help="Use the lock as it is; fail where there is none.")
 @click.option("--volume-size", default=None, metavar="N|auto", help="Size of a volume, as 4GiB.")
+@click.option(
+    "--parity",
+    type=click.IntRange(0, 254),
+    metavar="N",
+    help="Parity volumes: as many lost or bad volumes can be rebuilt.",
+)
 @click.option("--dry-run", is_flag=True, help="Lock, say what would be built, and stop.")
 @click.pass_obj
 def build(
@@ -49,6 +55,7 @@ def build(
     passphrase_file: Path | None,
     locked: bool,
     volume_size: str | None,
+    parity: int | None,
     dry_run: bool,
 ) -> None:
     """Build the bundle that RECIPE describes into DIR/<name>-<version>/."""
@@ -63,6 +70,7 @@ def build(
         output=output,
         keys=signing,
         volume_size=_volume_size(volume_size, parsed),
+        parity=parity,
         now=_build_time(),
     )
     if dry_run:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -30,6 +30,7 @@ from packager.connected.pack import (
     plan_payload,
     write_payload,
 )
+from packager.connected.parity import write_parity
 from packager.connected.provisions import Provisions, check_targets, provide
 from packager.connected.sign import sign_bundle
 from packager.connected.variants import MadeVariant, Workshop, make_variant
@@ -42,6 +43,7 @@ from packager.format.recipe import Recipe
 from packager.format.sizes import format_size
 from packager.format.sums import SUMS_NAME, encode_sums
 from packager.format.timestamps import format_timestamp
+from packager.format.volumes import ParityVolume
 from packager.progress import Progress
 from packager.store.atomic import fsync_directory, make_directory, naming_refusals, write_file
 from packager.store.digests import file_digest
@@ -52,7 +54,11 @@ SETUP_DIRECTORY = "setup"
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """What a person asked for, and the moment that goes into the index."""
+    """What a person asked for, and the moment that goes into the index.
+
+    ``volume_size`` in bytes, ``None`` for what fits every medium; ``parity`` volumes, ``None`` for
+    as many as the recipe says.
+    """
 
     recipe: Recipe
     recipe_folder: Path
@@ -60,6 +66,7 @@ class BuildRequest:
     output: Path
     keys: tuple[SigningKey, ...]
     volume_size: int | None
+    parity: int | None
     now: datetime
 
 
@@ -107,17 +114,19 @@ def build(request: BuildRequest, cache: Cache, progress: Progress) -> Path:
         progress=progress,
     )
     made = [make_variant(workshop, variant) for variant in recipe.variants]
+    parity = recipe.medium.parity if request.parity is None else request.parity
     plan = plan_payload(
         [*_setup_members(provisions), *(m for variant in made for m in variant.members)],
         request.volume_size,
     )
     with _only_builder(directory, cache, progress), _unfinished(directory) as place:
         check_output(recipe, request.output)
-        _check_space(place, plan, provisions)
+        _check_space(place, plan, parity, provisions)
         packed = write_payload(plan, place, progress)
-        index = _index(request, workshop, made, plan, packed)
+        sums = write_parity(packed.payload, plan.volumes, parity, place, progress)
+        index = _index(request, workshop, made, plan, packed, sums.volumes)
         _write_small_files(place, request, index, provisions)
-        _write_sums(place, packed)
+        _write_sums(place, packed.volume_digests | sums.digests)
         for key in request.keys:
             sign_bundle(place, key)
     return directory
@@ -172,8 +181,9 @@ def _setup_path(name: str) -> str:
     return f"{SETUP_DIRECTORY}/{name}"
 
 
-def _check_space(directory: Path, plan: PayloadPlan, provisions: Provisions) -> None:
-    needed = plan.layout.size + sum(path.stat().st_size for _, path in provisions.files)
+def _check_space(directory: Path, plan: PayloadPlan, parity: int, provisions: Provisions) -> None:
+    sums = parity * (plan.volumes[0].size + plan.chunk_size)
+    needed = plan.layout.size + sums + sum(path.stat().st_size for _, path in provisions.files)
     status = os.statvfs(directory)
     free = status.f_bavail * status.f_frsize
     if free < needed:
@@ -189,6 +199,7 @@ def _index(
     made: Sequence[MadeVariant],
     plan: PayloadPlan,
     packed: PackedPayload,
+    parity: tuple[ParityVolume, ...],
 ) -> Bundle:
     recipe, lock = request.recipe, _travelling(request.lock)
     return Bundle(
@@ -204,6 +215,7 @@ def _index(
         lock=Digest.of(encode_lock(lock)),
         payload=packed.payload,
         volumes=plan.volumes,
+        parity=parity,
         files=plan.files,
         variants=tuple(variant.variant for variant in made),
         targets=recipe.targets,
@@ -239,8 +251,8 @@ def _write_small_files(
     write_file(directory / README_NAME, readme_text(index, publics))
 
 
-def _write_sums(directory: Path, packed: PackedPayload) -> None:
-    digests = dict(packed.volume_digests)
+def _write_sums(directory: Path, known: Mapping[str, Digest]) -> None:
+    digests = dict(known)
     for path in sorted(directory.iterdir()):
         if path.name not in digests:
             digests[path.name] = file_digest(path)

@@ -89,8 +89,6 @@ def unsupported(recipe: Recipe) -> tuple[str, ...]:
         facts.append("calibrate")
     if recipe.quality is not None:
         facts.append("quality")
-    if recipe.medium.parity > 0:
-        facts.append("medium.parity above 0")
     return tuple(facts)
 
 

@@ -17,25 +17,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from packager.errors import DigestMismatchError, IntegrityError, UsageError
-from packager.format.bundle import (
-    MAX_CHUNK_SIZE,
-    MAX_FILES,
-    MAX_PAYLOAD_SIZE,
-    MIN_CHUNK_SIZE,
-    Payload,
-    PayloadFile,
-    Volume,
-    volume_name,
-)
+from packager.format.bundle import MAX_FILES, PayloadFile
 from packager.format.digest import Digest
+from packager.format.parity import MAX_VOLUMES_WITH_PARITY
 from packager.format.relpath import check_distinct, check_relpath
 from packager.format.sizes import format_size
 from packager.format.tar import TarLayout, plan_tar
+from packager.format.volumes import (
+    MAX_CHUNK_SIZE,
+    MAX_PAYLOAD_SIZE,
+    MIN_CHUNK_SIZE,
+    Payload,
+    Volume,
+    volume_name,
+)
 from packager.progress import Progress, Task
 from packager.store.atomic import naming_refusals, open_regular
 
 FAT32_MAX_FILE_SIZE = (1 << 32) - 1
 MOST_VOLUMES = 10_000  # the sums, of at most 1 MiB, list each in 80 bytes
+VOLUMES_WITH_PARITY = 20
 _CHUNKS_AIMED_AT = 1 << 14
 _BUFFER_SIZE = 4 << 20
 _BUFFERS = 3
@@ -75,11 +76,15 @@ class PackedPayload:
     volume_digests: dict[str, Digest]
 
 
-def plan_payload(members: Sequence[Member], max_volume_size: int | None) -> PayloadPlan:
+def plan_payload(
+    members: Sequence[Member], max_volume_size: int | None, parity: int = 0
+) -> PayloadPlan:
     """Lay out ``members``; volumes of at most ``max_volume_size``, or what FAT32 can hold.
 
-    Whatever the index would refuse is refused here, before an hour of packing: raises
-    ``UnsafeContentError`` for a path, ``UsageError`` for too much, or too small a volume.
+    With ``parity`` volumes asked for and no size, there are about twenty volumes, so that one of
+    parity costs a twentieth. Whatever the index would refuse is refused here, before an hour of
+    packing: raises ``UnsafeContentError`` for a path, ``UsageError`` for too much, or too small a
+    volume.
     """
     check_distinct(check_relpath(member.path) for member in members)
     layout = plan_tar((member.path, member.size) for member in members)
@@ -89,11 +94,21 @@ def plan_payload(members: Sequence[Member], max_volume_size: int | None) -> Payl
             f"{MAX_FILES} files, {format_size(MAX_PAYLOAD_SIZE)}"
         )
     chunk_size = choose_chunk_size(layout.size)
+    if parity and max_volume_size is None:
+        share = -(-layout.size // VOLUMES_WITH_PARITY)
+        max_volume_size = -(-share // chunk_size) * chunk_size
     volume_size = _volume_size(layout.size, chunk_size, max_volume_size)
     volumes = tuple(
         Volume(volume_name(number), min(volume_size, layout.size - offset), offset)
         for number, offset in enumerate(range(0, layout.size, volume_size), start=1)
     )
+    if parity and len(volumes) + parity > MAX_VOLUMES_WITH_PARITY:
+        least = -(-layout.size // max(1, MAX_VOLUMES_WITH_PARITY - parity) // chunk_size) + 1
+        raise UsageError(
+            f"{len(volumes)} volumes and {parity} of parity: there may be "
+            f"{MAX_VOLUMES_WITH_PARITY} in all",
+            hint=f"--volume-size {least * chunk_size} or more",
+        )
     return PayloadPlan(tuple(members), layout, chunk_size, volumes)
 
 

@@ -17,26 +17,26 @@ from packager.format.canonical import Json
 from packager.format.digest import Digest
 from packager.format.fields import Fields
 from packager.format.golden import Golden
-from packager.format.relpath import (
-    check_distinct,
-    check_medium_name,
-    check_relpath,
-    is_bare_name,
-)
+from packager.format.relpath import check_distinct, check_relpath, is_bare_name
 from packager.format.tar import plan_tar
 from packager.format.target import Target
+from packager.format.volumes import (
+    ParityVolume,
+    Payload,
+    Volume,
+    check_volumes,
+    parse_parity,
+    parse_payload,
+    parse_volumes,
+)
 
 INDEX_NAME = "bundle.json"
 FORMAT = "airpack-bundle"
 FORMAT_VERSION = 1
 KNOWN_FEATURES: frozenset[str] = frozenset()
 
-MIN_CHUNK_SIZE = 1 << 16
-MAX_CHUNK_SIZE = 1 << 22
-MAX_PAYLOAD_SIZE = 1 << 44  # 16 TiB, 4 Mi chunks of 4 MiB
 MAX_INDEX_SIZE = 400 << 20  # 16 TiB of payload: 4 Mi digests of 67 bytes, and room
 MAX_FILES = 1 << 16
-MAX_VOLUMES = 1 << 16
 MAX_VARIANTS = 64
 
 
@@ -53,29 +53,6 @@ class PayloadFile:
     def end(self) -> int:
         """The offset behind the file's last byte."""
         return self.offset + self.size
-
-
-@dataclass(frozen=True)
-class Volume:
-    """A piece of the payload as a file on a medium; ``offset`` is its place in the payload."""
-
-    name: str
-    size: int
-    offset: int
-
-
-@dataclass(frozen=True)
-class Payload:
-    """The payload's size in bytes and the digest of each of its chunks, in order."""
-
-    size: int
-    chunk_size: int
-    chunks: tuple[Digest, ...]
-
-    def chunk_range(self, chunk: int) -> tuple[int, int]:
-        """Offset and size of ``chunk``; only the last one may be short."""
-        offset = chunk * self.chunk_size
-        return offset, min(self.chunk_size, self.size - offset)
 
 
 @dataclass(frozen=True)
@@ -120,6 +97,7 @@ class Bundle:
     lock: Digest
     payload: Payload
     volumes: tuple[Volume, ...]
+    parity: tuple[ParityVolume, ...]
     files: tuple[PayloadFile, ...]
     variants: tuple[Variant, ...]
     targets: tuple[Target, ...]
@@ -128,6 +106,11 @@ class Bundle:
     def title(self) -> str:
         """The name of the bundle's directory."""
         return f"{self.name}-{self.version}"
+
+    @property
+    def volume_names(self) -> tuple[str, ...]:
+        """The names of the volumes, then those of the parity volumes."""
+        return (*(v.name for v in self.volumes), *(p.name for p in self.parity))
 
     @cached_property
     def file_by_path(self) -> dict[str, PayloadFile]:
@@ -158,6 +141,7 @@ def parse_bundle(data: bytes) -> Bundle:
     fields.only("format", "format_version", "features", *_BUNDLE_FIELDS)
     try:
         bundle = _parse_bundle(fields)
+        check_volumes(fields, bundle.payload, bundle.volumes, bundle.parity)
         _check_consistent(bundle)
     except MalformedError:
         raise
@@ -168,7 +152,7 @@ def parse_bundle(data: bytes) -> Bundle:
 
 _BUNDLE_FIELDS = (
     "name", "version", "sequence", "created", "expires", "signers", "airpack", "engine",
-    "origin", "lock", "payload", "volumes", "files", "variants", "targets",
+    "origin", "lock", "payload", "volumes", "parity", "files", "variants", "targets",
 )  # fmt: skip
 
 
@@ -202,8 +186,9 @@ def _parse_bundle(fields: Fields) -> Bundle:
         engine=fields.line("engine"),
         origin=_parse_origin(fields.mapping("origin")),
         lock=fields.digest("lock"),
-        payload=_parse_payload(fields.mapping("payload")),
-        volumes=_parse_volumes(fields),
+        payload=parse_payload(fields.mapping("payload")),
+        volumes=parse_volumes(fields),
+        parity=parse_parity(fields),
         files=_bounded(fields, "files", MAX_FILES).each("files", _parse_file),
         variants=_bounded(fields, "variants", MAX_VARIANTS).each("variants", _parse_variant),
         targets=_bounded(fields, "targets", 16).each("targets", _parse_target),
@@ -231,36 +216,6 @@ def _parse_origin(fields: Fields) -> Origin:
         revision=fields.line("revision"),
         licence=fields.line("licence") if fields.has("licence") else None,
     )
-
-
-def _parse_payload(fields: Fields) -> Payload:
-    fields.only("size", "chunk_size", "chunks")
-    size = fields.integer("size", least=1, most=MAX_PAYLOAD_SIZE)
-    chunk_size = fields.integer("chunk_size", least=MIN_CHUNK_SIZE, most=MAX_CHUNK_SIZE)
-    if chunk_size & (chunk_size - 1):
-        raise fields.refuse("chunk_size", f"{chunk_size} is not a power of two")
-    count = len(fields.items("chunks"))
-    if count != -(-size // chunk_size):
-        raise fields.refuse("chunks", f"{count} chunks do not make {size} bytes")
-    return Payload(size, chunk_size, fields.digests("chunks"))
-
-
-def _parse_volumes(fields: Fields) -> tuple[Volume, ...]:
-    volumes: list[Volume] = []
-    offset = 0
-    for entry in _bounded(fields, "volumes", MAX_VOLUMES).mappings("volumes"):
-        entry.only("name", "size")
-        name = check_medium_name(entry.text("name"))
-        if name != volume_name(len(volumes) + 1):
-            raise entry.refuse("name", f"{name!a} is not volume {len(volumes) + 1}")
-        volumes.append(Volume(name, entry.integer("size", least=1), offset))
-        offset += volumes[-1].size
-    return tuple(volumes)
-
-
-def volume_name(number: int) -> str:
-    """The name of the payload's volume ``number``, counted from 1."""
-    return f"payload.{number:05d}"
 
 
 def _parse_file(fields: Fields) -> PayloadFile:
@@ -295,20 +250,8 @@ def _parse_target(fields: Fields) -> Target:
 
 
 def _check_consistent(bundle: Bundle) -> None:
-    _check_volumes(bundle)
     _check_files(bundle)
     _check_variants(bundle)
-
-
-def _check_volumes(bundle: Bundle) -> None:
-    payload, volumes = bundle.payload, bundle.volumes
-    if sum(volume.size for volume in volumes) != payload.size:
-        raise MalformedError(f"{INDEX_NAME}: volumes do not add up to the payload's size")
-    for volume in volumes[:-1]:
-        if volume.size % payload.chunk_size or volume.size != volumes[0].size:
-            raise MalformedError(f"{INDEX_NAME}: {volume.name} does not hold whole chunks")
-    if volumes[-1].size > volumes[0].size:
-        raise MalformedError(f"{INDEX_NAME}: the last volume is larger than the first")
 
 
 def _check_files(bundle: Bundle) -> None:
@@ -361,12 +304,9 @@ def _bundle_json(bundle: Bundle) -> dict[str, Json]:
             "licence": origin.licence,
         },
         "lock": bundle.lock.hex,
-        "payload": {
-            "size": payload.size,
-            "chunk_size": payload.chunk_size,
-            "chunks": [digest.hex for digest in payload.chunks],
-        },
-        "volumes": [{"name": v.name, "size": v.size} for v in bundle.volumes],
+        "payload": payload.encode(),
+        "volumes": [volume.encode() for volume in bundle.volumes],
+        "parity": [volume.encode() for volume in bundle.parity],
         "files": [
             {"path": f.path, "size": f.size, "offset": f.offset, "digest": f.digest.hex}
             for f in bundle.files

@@ -24,7 +24,8 @@ POLYNOMIAL = 0x11D  # x^8 + x^4 + x^3 + x^2 + 1, primitive
 BITS = 8
 PACKET_SIZE = 8 << 10
 BLOCK_SIZE = BITS * PACKET_SIZE
-MAX_VOLUMES = 255  # of both kinds together: distinct points of GF(2^8), one kept back
+_MOST_AT_ONCE = 32 << 20  # bytes of sums in memory
+MAX_VOLUMES_WITH_PARITY = 255  # of both kinds together: distinct points of GF(2^8), one kept back
 
 Matrix = tuple[tuple[int, ...], ...]
 """Elements of GF(2^8), row by row."""
@@ -74,8 +75,8 @@ def parity_matrix(data: int, parity: int) -> Matrix:
     its first element, so that the first row is plain XOR, and each further row by that of its
     elements which leaves the fewest ones (the first such).
     """
-    if data < 1 or parity < 1 or data + parity > MAX_VOLUMES:
-        raise ValueError(f"{data} + {parity} volumes: there may be {MAX_VOLUMES}")
+    if data < 1 or parity < 1 or data + parity > MAX_VOLUMES_WITH_PARITY:
+        raise ValueError(f"{data} + {parity} volumes: there may be {MAX_VOLUMES_WITH_PARITY}")
     cauchy = [[inverse(row ^ (parity + column)) for column in range(data)] for row in range(parity)]
     first = [inverse(element) for element in cauchy[0]]
     rows = [[multiply(e, f) for e, f in zip(row, first, strict=True)] for row in cauchy]
@@ -105,6 +106,14 @@ def recovery(
         tuple(_dot(generator[number], column) for column in zip(*inverted, strict=True))
         for number in wanted
     )
+
+
+def tile_size(chunk_size: int, results: int) -> int:
+    """How many bytes of a chunk to combine at once, so that ``results`` sums stay small."""
+    size = chunk_size
+    while size > BLOCK_SIZE and size * results > _MOST_AT_ONCE:
+        size //= 2
+    return size
 
 
 def combine(matrix: Matrix, blocks: Iterable[bytes], size: int) -> list[bytes]:

@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from packager.format.bundle import Bundle, Volume
+from packager.format.bundle import Bundle
+from packager.format.volumes import Volume
 from packager.isolated.media import Media
 from packager.progress import Task
 from packager.store.atomic import open_regular

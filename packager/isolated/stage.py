@@ -11,9 +11,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from packager.errors import IntegrityError, MissingVolumeError, NoSpaceError
-from packager.format.bundle import Bundle, PayloadFile, Volume
+from packager.format.bundle import Bundle, PayloadFile
 from packager.format.digest import Digest
 from packager.format.sizes import format_size
+from packager.format.volumes import Volume
 from packager.isolated.chunks import read_chunks, volume_places
 from packager.isolated.media import Media, regular_size
 from packager.isolated.verify import chunk_damage

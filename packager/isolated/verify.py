@@ -9,9 +9,10 @@ from datetime import datetime
 from pathlib import Path
 
 from packager.errors import IntegrityError
-from packager.format.bundle import Bundle, Volume
+from packager.format.bundle import Bundle
 from packager.format.digest import Digest
 from packager.format.sums import SUMS_NAME, carries_key_id
+from packager.format.volumes import Volume
 from packager.isolated.chunks import read_chunks, volume_places
 from packager.isolated.media import Media, read_evidence, regular_size
 from packager.progress import Progress

@@ -30,8 +30,8 @@ from packager.errors import (
     UnsafeContentError,
     UsageError,
 )
-from packager.format.bundle import MAX_CHUNK_SIZE, MIN_CHUNK_SIZE
 from packager.format.digest import Digest
+from packager.format.volumes import MAX_CHUNK_SIZE, MIN_CHUNK_SIZE
 from packager.progress import Silent
 from packager.store.digests import file_digest
 

@@ -13,24 +13,26 @@ from hypothesis import strategies as st
 from packager.errors import MalformedError
 from packager.format import canonical
 from packager.format.bundle import (
-    MAX_CHUNK_SIZE,
     MAX_INDEX_SIZE,
-    MAX_PAYLOAD_SIZE,
     MAX_VARIANTS,
-    MIN_CHUNK_SIZE,
     Bundle,
     Origin,
-    Payload,
     PayloadFile,
     Variant,
-    Volume,
     encode_bundle,
     parse_bundle,
-    volume_name,
 )
 from packager.format.digest import Digest
 from packager.format.tar import plan_tar
 from packager.format.target import Target
+from packager.format.volumes import (
+    MAX_CHUNK_SIZE,
+    MAX_PAYLOAD_SIZE,
+    MIN_CHUNK_SIZE,
+    Payload,
+    Volume,
+    volume_name,
+)
 
 PLACE = "models/tiny/original"
 ZERO = Digest.of(b"")
@@ -57,6 +59,7 @@ def index_of(files: list[tuple[str, int]], *, volume_chunks: int = 2) -> Bundle:
             Volume(volume_name(number), min(volume_size, layout.size - offset), offset)
             for number, offset in enumerate(range(0, layout.size, volume_size), start=1)
         ),
+        parity=(),
         files=tuple(PayloadFile(e.path, e.size, e.offset, ZERO) for e in layout.entries),
         variants=(Variant("original", "gguf", "Q4_K_M", PLACE, "model.gguf", None),),
         targets=(Target("linux_x86_64", ("3.11",), "2.28"),),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from packager.connected.keys import SigningKey, generate_key, open_key
 from packager.connected.pack import Member, plan_payload, write_payload
+from packager.connected.parity import write_parity
 from packager.connected.sign import sign_bundle
 from packager.format.bundle import (
     INDEX_NAME,
@@ -68,6 +69,7 @@ def make_bundle(
     files: Mapping[str, bytes] = DEFAULT_FILES,
     engine_variants: Sequence[EngineVariant] = (),
     volume_size: int | None = None,
+    parity: int = 0,
     extra: Mapping[str, bytes] | None = None,
 ) -> Path:
     """Write ``output``/<name>-<version>/, signed by ``keys``, and return it.
@@ -84,8 +86,9 @@ def make_bundle(
         place = variant_directory(name, made.name)
         members.append(_member(f"{place}/{made.model.name}", made.model))
         variants.append(Variant(made.name, "gguf", "Q4_K_M", place, made.model.name, made.golden))
-    plan = plan_payload(members, volume_size)
+    plan = plan_payload(members, volume_size, parity)
     packed = write_payload(plan, directory, Silent())
+    sums = write_parity(packed.payload, plan.volumes, parity, directory, Silent())
     index = Bundle(
         name=name,
         version=version,
@@ -99,6 +102,7 @@ def make_bundle(
         lock=Digest.of(b"lock"),
         payload=packed.payload,
         volumes=plan.volumes,
+        parity=sums.volumes,
         files=plan.files,
         variants=tuple(variants),
         targets=(Target("linux_x86_64", ("3.11",), "2.28"),),

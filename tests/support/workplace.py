@@ -49,5 +49,6 @@ class Workplace:
             output=output,
             keys=(self.key,),
             volume_size=volume_size,
+            parity=None,
             now=NOW,
         )
