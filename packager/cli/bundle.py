@@ -10,10 +10,11 @@ from packager.cli.command import Command
 from packager.cli.hosts import directory_argument, keyring_for, now, pub_option
 from packager.cli.screen import Screen
 from packager.cli.text import counted, one_line, table
-from packager.errors import AirpackError, IntegrityError, MissingVolumeError
+from packager.errors import AirpackError, IntegrityError, MissingVolumeError, UsageError
 from packager.format.bundle import Bundle, Variant, parse_bundle
 from packager.format.sizes import format_size
 from packager.isolated.media import open_media, read_evidence
+from packager.isolated.repair import repair as repair_bundle
 from packager.isolated.verify import Damage, Verification, authenticate, verify_media
 
 
@@ -67,6 +68,40 @@ def verify(screen: Screen, bundles: tuple[Path, ...], keys: tuple[Path, ...]) ->
         screen.failure(document, "\n".join(_fault_lines(found)), _gravest_fault(found))
 
 
+@click.command(cls=Command)
+@click.argument("bundles", nargs=-1, required=True, type=directory_argument, metavar="BUNDLE...")
+@pub_option
+@click.option(
+    "--to", type=directory_argument, metavar="DIR", help="Write the volumes made whole there."
+)
+@click.option("--in-place", is_flag=True, help="Mend the bundle itself, where it is bad.")
+@click.pass_obj
+def repair(
+    screen: Screen,
+    bundles: tuple[Path, ...],
+    keys: tuple[Path, ...],
+    to: Path | None,
+    in_place: bool,
+) -> None:
+    """Rebuild what is bad or missing of BUNDLE from its parity volumes.
+
+    With --to, DIR becomes one more medium: name it beside the others when you install.
+    """
+    if (to is None) == (not in_place):
+        raise UsageError("say where to: --to DIR, or --in-place", hint="airpack repair --help")
+    media = open_media(bundles)
+    verified = authenticate(media, keyring_for(media, keys), now=now())
+    done = repair_bundle(verify_media(verified, media, screen), media, to, screen)
+    screen.result(
+        {"ok": True, "volumes": [str(path) for path in done.volumes], "chunks": done.chunks},
+        "\n".join(
+            [*(f"made whole: {path}" for path in done.volumes), f"{done.chunks} chunks rebuilt"]
+        )
+        if done.volumes
+        else "nothing to repair: every volume has a good copy",
+    )
+
+
 def _variant_document(index: Bundle, variant: Variant) -> dict[str, object]:
     size = sum(file.size for file in index.variant_files(variant))
     return {"name": variant.name, "format": variant.format, "type": variant.type, "size": size}
@@ -111,7 +146,7 @@ def _verify_document(found: Verification) -> dict[str, object]:
         "damage": [_damage_document(entry) for entry in found.damage],
         "missing": list(found.missing),
         "strangers": [str(path) for path in found.strangers],
-        "repairable": False,
+        "repairable": found.repairable,
     }
 
 
@@ -155,7 +190,7 @@ def _gravest_fault(found: Verification) -> AirpackError:
     if found.damage:
         return IntegrityError(
             f"{title}: damaged in {counted(len(found.damage), 'place')}",
-            hint="copy the damaged files again from where the bundle was built",
+            hint=_help(found, "copy the damaged files again from where the bundle was built"),
         )
     if found.strangers:
         stranger = found.strangers[0]
@@ -165,5 +200,12 @@ def _gravest_fault(found: Verification) -> AirpackError:
         )
     return MissingVolumeError(
         f"{title}: {counted(len(found.missing), 'file')} missing",
-        hint="airpack verify MEDIUM MEDIUM..., with every medium of this bundle",
+        hint=_help(found, "airpack verify MEDIUM MEDIUM..., with every medium of this bundle"),
+    )
+
+
+def _help(found: Verification, otherwise: str) -> str:
+    """What mends it: parity where that is enough, which ``install`` also uses by itself."""
+    return (
+        "airpack repair BUNDLE --to DIR; install does by itself" if found.repairable else otherwise
     )

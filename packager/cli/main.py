@@ -27,6 +27,7 @@ _COMMANDS = {
     "sign": ("packager.cli.keys:sign", "Add a signature to a bundle."),
     "inspect": ("packager.cli.bundle:inspect", "Say what a bundle claims to be."),
     "verify": ("packager.cli.bundle:verify", "Check a bundle: signature and every byte."),
+    "repair": ("packager.cli.bundle:repair", "Rebuild bad or missing volumes from parity."),
     "trust": ("packager.cli.trust:trust", "Say whose signatures this host accepts."),
     "install": ("packager.cli.install:install", "Verify, test and install a bundle."),
     "list": ("packager.cli.models:list_models", "List the installed models."),

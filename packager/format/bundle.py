@@ -7,6 +7,7 @@ fits together, so that code behind it can do arithmetic without looking back.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,10 +25,12 @@ from packager.format.volumes import (
     ParityVolume,
     Payload,
     Volume,
+    VolumeFile,
     check_volumes,
     parse_parity,
     parse_payload,
     parse_volumes,
+    volume_files,
 )
 
 INDEX_NAME = "bundle.json"
@@ -107,10 +110,23 @@ class Bundle:
         """The name of the bundle's directory."""
         return f"{self.name}-{self.version}"
 
-    @property
-    def volume_names(self) -> tuple[str, ...]:
-        """The names of the volumes, then those of the parity volumes."""
-        return (*(v.name for v in self.volumes), *(p.name for p in self.parity))
+    @cached_property
+    def volume_files(self) -> tuple[VolumeFile, ...]:
+        """The volumes, then the parity volumes, as files."""
+        return volume_files(self.payload, self.volumes, self.parity)
+
+    @cached_property
+    def chunk_digests(self) -> tuple[Digest, ...]:
+        """The digest of every chunk, by its number: the payload's, then those of parity."""
+        return (*self.payload.chunks, *(digest for p in self.parity for digest in p.chunks))
+
+    @cached_property
+    def _first_chunks(self) -> tuple[int, ...]:
+        return tuple(file.chunks.start for file in self.volume_files)
+
+    def volume_of(self, chunk: int) -> VolumeFile:
+        """The volume that holds ``chunk``."""
+        return self.volume_files[bisect_right(self._first_chunks, chunk) - 1]
 
     @cached_property
     def file_by_path(self) -> dict[str, PayloadFile]:

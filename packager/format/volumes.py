@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 
 from packager.format.canonical import Json
 from packager.format.digest import Digest
@@ -69,6 +70,41 @@ class ParityVolume:
         """An entry of the list that :func:`parse_parity` reads."""
         chunks: list[Json] = [digest.hex for digest in self.chunks]
         return {"name": self.name, "size": self.size, "chunks": chunks}
+
+
+@dataclass(frozen=True)
+class VolumeFile:
+    """A volume of either kind as a file on a medium.
+
+    ``chunks`` are the numbers of its chunks: those of the payload from 0, then those of the
+    parity volumes, one after the other. ``size`` and ``chunk_size`` in bytes.
+    """
+
+    name: str
+    size: int
+    chunk_size: int
+    chunks: range
+
+    def place(self, chunk: int) -> tuple[int, int]:
+        """Offset within the file, and size, of ``chunk``; only the last may be short."""
+        offset = (chunk - self.chunks.start) * self.chunk_size
+        return offset, min(self.chunk_size, self.size - offset)
+
+
+def volume_files(
+    payload: Payload, volumes: Sequence[Volume], parity: Sequence[ParityVolume]
+) -> tuple[VolumeFile, ...]:
+    """The volumes, then the parity volumes."""
+    size = payload.chunk_size
+    first = len(payload.chunks)
+    stripes = stripe_count(payload, volumes)
+    return (
+        *(VolumeFile(v.name, v.size, size, volume_chunks(payload, v)) for v in volumes),
+        *(
+            VolumeFile(p.name, p.size, size, range(start, start + stripes))
+            for start, p in zip(count(first, stripes), parity, strict=False)
+        ),
+    )
 
 
 def volume_name(number: int) -> str:

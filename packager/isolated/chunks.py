@@ -1,4 +1,4 @@
-"""Reading the payload: every core, each chunk checked before anybody else sees it.
+"""Reading volumes of either kind: every core, each chunk checked before anybody else sees it.
 
 A worker reads a run of neighbouring chunks into its own reused buffer, checks each against its
 signed digest, and hands it on only then.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from packager.format.bundle import Bundle
-from packager.format.volumes import Volume
+from packager.format.volumes import VolumeFile
 from packager.isolated.media import Media
 from packager.progress import Task
 from packager.store.atomic import open_regular
@@ -31,9 +32,9 @@ ChunkHandler = Callable[[int, memoryview], None]
 
 @dataclass(frozen=True)
 class _Run:
-    """Neighbouring chunks of one volume, read at once. Offsets and sizes in bytes."""
+    """Neighbouring chunks of one volume, read at once: ``offset`` there and ``size``, in bytes."""
 
-    volume: Volume
+    volume: VolumeFile
     first: int
     offset: int
     size: int
@@ -78,26 +79,22 @@ def _open_all(places: Mapping[str, Path]) -> Iterator[dict[str, int]]:
             os.close(descriptor)
 
 
-def _runs(bundle: Bundle, places: dict[str, Path], chunks: Sequence[int]) -> Iterator[_Run]:
+def _runs(bundle: Bundle, places: Mapping[str, Path], chunks: Sequence[int]) -> Iterator[_Run]:
     """Group ``chunks`` into runs of about a megabyte that stay inside one volume."""
-    chunk_size = bundle.payload.chunk_size
-    per_run = max(1, _RUN_SIZE // chunk_size)
-    volumes = iter(volume for volume in bundle.volumes if volume.name in places)
-    volume = next(volumes, None)
-    index = 0
-    while index < len(chunks) and volume is not None:
-        offset, _ = bundle.payload.chunk_range(chunks[index])
-        if offset >= volume.offset + volume.size:
-            volume = next(volumes, None)
+    per_run = max(1, _RUN_SIZE // bundle.payload.chunk_size)
+    for volume in bundle.volume_files:
+        begin = bisect_left(chunks, volume.chunks.start)
+        end = bisect_left(chunks, volume.chunks.stop)
+        if volume.name not in places:
             continue
-        first = chunks[index]
-        count = 1
-        limit = min(per_run, -(-(volume.offset + volume.size - offset) // chunk_size))
-        while count < limit and chunks[index + count : index + count + 1] == [first + count]:
-            count += 1
-        end = min((first + count) * chunk_size, bundle.payload.size)
-        yield _Run(volume, first, offset, end - offset)
-        index += count
+        while begin < end:
+            first, count = chunks[begin], 1
+            while count < min(per_run, end - begin) and chunks[begin + count] == first + count:
+                count += 1
+            offset, _ = volume.place(first)
+            last, size = volume.place(first + count - 1)
+            yield _Run(volume, first, offset, last + size - offset)
+            begin += count
 
 
 class _Reader:
@@ -112,7 +109,8 @@ class _Reader:
         bad: Callable[[int], None],
         task: Task,
     ) -> None:
-        self._bundle = bundle
+        self._digests = bundle.chunk_digests
+        self._buffer_size = max(_RUN_SIZE, bundle.payload.chunk_size)
         self._descriptors = descriptors
         self._runs = runs
         self._good = good
@@ -122,7 +120,7 @@ class _Reader:
 
     def work(self) -> None:
         """Take runs until there are none left, or until a worker failed."""
-        buffer = memoryview(bytearray(max(_RUN_SIZE, self._bundle.payload.chunk_size)))
+        buffer = memoryview(bytearray(self._buffer_size))
         while run := self._next():
             with self.stopping_on_error():
                 self._check_run(run, buffer)
@@ -144,17 +142,16 @@ class _Reader:
             return next(self._runs, None)
 
     def _check_run(self, run: _Run, buffer: memoryview) -> None:
-        payload = self._bundle.payload
+        chunk_size = run.volume.chunk_size
         descriptor = self._descriptors[run.volume.name]
-        position = run.offset - run.volume.offset
-        whole = read_fully(descriptor, buffer[: run.size], position) == run.size
-        for start in range(0, run.size, payload.chunk_size):
-            number = run.first + start // payload.chunk_size
-            chunk = buffer[start : min(start + payload.chunk_size, run.size)]
+        whole = read_fully(descriptor, buffer[: run.size], run.offset) == run.size
+        for start in range(0, run.size, chunk_size):
+            number = run.first + start // chunk_size
+            chunk = buffer[start : min(start + chunk_size, run.size)]
             # A run cut short by one bad sector or an early end is read again chunk by chunk, so
             # that only the chunks that cannot be had are lost.
-            there = whole or read_fully(descriptor, chunk, position + start) == len(chunk)
-            if there and hashlib.sha256(chunk).hexdigest() == payload.chunks[number].hex:
+            there = whole or read_fully(descriptor, chunk, run.offset + start) == len(chunk)
+            if there and hashlib.sha256(chunk).hexdigest() == self._digests[number].hex:
                 self._good(number, chunk)
             else:
                 self._bad(number)
@@ -175,6 +172,6 @@ def read_fully(descriptor: int, buffer: memoryview, position: int) -> int:
 
 
 def volume_places(bundle: Bundle, media: Media, copy: int = 0) -> dict[str, Path]:
-    """Where each volume lies, for those of which there is copy number ``copy``, from 0."""
-    copies = {volume.name: media.copies(volume.name) for volume in bundle.volumes}
+    """Where each volume of either kind lies, for those of which there is copy number ``copy``."""
+    copies = {volume.name: media.copies(volume.name) for volume in bundle.volume_files}
     return {name: paths[copy] for name, paths in copies.items() if copy < len(paths)}

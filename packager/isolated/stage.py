@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,9 +15,9 @@ from packager.format.bundle import Bundle, PayloadFile
 from packager.format.digest import Digest
 from packager.format.sizes import format_size
 from packager.format.volumes import Volume
-from packager.isolated.chunks import read_chunks, volume_places
+from packager.isolated.chunks import read_chunks
 from packager.isolated.media import Media, regular_size
-from packager.isolated.verify import chunk_damage
+from packager.isolated.recover import recover_chunks
 from packager.progress import Progress
 from packager.store.atomic import make_directory, naming_refusals
 from packager.store.blobs import IncomingBlob, has_blob, incoming_blob
@@ -46,7 +46,8 @@ def stage_files(
         return
     bundle = verified.bundle
     chunks = _chunks_of(bundle, missing)
-    places = _needed_places(bundle, media, chunks)
+    places = _places(bundle, media)
+    _check_volumes_there(bundle, media, chunks)
     _check_space(home, sum(file.size for file in missing))
     allow_open_files(len(missing) + len(places))
     with ExitStack() as stack:
@@ -54,11 +55,41 @@ def stage_files(
             file.digest: stack.enter_context(incoming_blob(home, file.digest, file.size))
             for file in missing
         }
-        total = sum(bundle.payload.chunk_range(chunk)[1] for chunk in chunks)
         writer = _Writer(bundle, missing, blobs)
-        with progress.task("installing", total) as task:
-            read_chunks(verified, places, chunks, good=writer.write, bad=writer.refuse, task=task)
-        writer.raise_damage(places)
+        there = [chunk for chunk in chunks if bundle.volume_of(chunk).name in places]
+        for chunk in sorted({*chunks} - {*there}):
+            writer.refuse(chunk)
+        with progress.task("installing", _total(bundle, there)) as task:
+            read_chunks(verified, places, there, good=writer.write, bad=writer.refuse, task=task)
+        if writer.bad:
+            _recover(verified, media, writer, progress)
+
+
+def _recover(verified: VerifiedBundle, media: Media, writer: _Writer, progress: Progress) -> None:
+    """Have the chunks that were bad or not there; raises if some cannot be had."""
+    bundle = verified.bundle
+    progress.note(f"{len(writer.bad)} chunk(s) bad or missing; rebuilding them")
+    with progress.task("rebuilding", _total(bundle, writer.bad)) as task:
+        lost = recover_chunks(verified, media, writer.bad, good=writer.write, task=task)
+    if not lost:
+        return
+    volume = bundle.volume_of(lost[0])
+    offset, size = volume.place(lost[0])
+    begin, _ = bundle.payload.chunk_range(lost[0])
+    files = ", ".join(file.path for file in bundle.files_touching(begin, begin + size))
+    more = f", and {len(lost) - 1} more chunks" if len(lost) > 1 else ""
+    place = media.find(volume.name)
+    if place is None:
+        raise _missing(volume.name, media)
+    raise IntegrityError(
+        f"{place}: chunk {lost[0]} (bytes {offset} to {offset + size}) is damaged{more}; it "
+        f"touches {files}",
+        hint="airpack verify BUNDLE names all damage; copy the bundle again from its source",
+    )
+
+
+def _total(bundle: Bundle, chunks: Iterable[int]) -> int:
+    return sum(bundle.volume_of(chunk).place(chunk)[1] for chunk in chunks)
 
 
 class _Writer:
@@ -71,7 +102,7 @@ class _Writer:
         self._files = files
         self._ends = [file.end for file in files]
         self._blobs = blobs
-        self._bad: list[int] = []
+        self.bad: list[int] = []
         self._lock = threading.Lock()
 
     def write(self, chunk: int, data: memoryview) -> None:
@@ -84,19 +115,7 @@ class _Writer:
 
     def refuse(self, chunk: int) -> None:
         with self._lock:
-            self._bad.append(chunk)
-
-    def raise_damage(self, places: Mapping[str, Path]) -> None:
-        if not self._bad:
-            return
-        damage = chunk_damage(self._bundle, min(self._bad), places)
-        more = f", and {len(self._bad) - 1} more chunks" if len(self._bad) > 1 else ""
-        raise IntegrityError(
-            f"{damage.medium / damage.volume}: chunk {damage.chunk} (bytes {damage.offset} to "
-            f"{damage.offset + damage.size}) is damaged{more}; it touches "
-            f"{', '.join(damage.files)}",
-            hint="airpack verify BUNDLE names all damage; copy the bundle again from its source",
-        )
+            self.bad.append(chunk)
 
 
 def _distinct(files: Iterable[PayloadFile]) -> list[PayloadFile]:
@@ -114,30 +133,45 @@ def _chunks_of(bundle: Bundle, files: list[PayloadFile]) -> list[int]:
     return sorted(chunks)
 
 
-def _needed_places(bundle: Bundle, media: Media, chunks: list[int]) -> dict[str, Path]:
-    """Where the volumes that hold ``chunks`` lie; raises if one is missing or not a file."""
-    chunk_size = bundle.payload.chunk_size
-    places = volume_places(bundle, media)
+def _places(bundle: Bundle, media: Media) -> dict[str, Path]:
+    """Where the payload's volumes lie that can be read as such; the others are made good."""
+    places = {v.name: path for v in bundle.volumes if (path := media.find(v.name)) is not None}
+    return {name: path for name, path in places.items() if regular_size(path) is not None}
+
+
+def _check_volumes_there(bundle: Bundle, media: Media, chunks: Sequence[int]) -> None:
+    """Raise where volumes that hold ``chunks`` are absent, more than parity can make good.
+
+    So a forgotten medium is noticed at once, and not after an hour.
+    """
+    absent = [v.name for v in bundle.volume_files if media.find(v.name) is None]
+    needed = {bundle.volume_of(chunk).name for chunk in chunks}
+    wanted = [name for name in absent if name in needed]
+    if wanted and len(absent) > len(bundle.parity):
+        raise _missing(", ".join(wanted), media)
     for volume in bundle.volumes:
-        begin, end = volume.offset // chunk_size, -(-(volume.offset + volume.size) // chunk_size)
-        if bisect_left(chunks, begin) == bisect_left(chunks, end):
-            places.pop(volume.name, None)
-        elif volume.name not in places:
-            where = ", ".join(str(directory) for directory in media.directories)
-            raise MissingVolumeError(
-                f"{volume.name} is missing from {where}",
-                hint="name every medium of this bundle, or copy the volume again",
-            )
-        else:
-            _check_volume(volume, places[volume.name])
-    return places
+        if (path := media.find(volume.name)) is not None:
+            _check_volume(volume, path, spared=bool(bundle.parity))
 
 
-def _check_volume(volume: Volume, path: Path) -> None:
+def _missing(names: str, media: Media) -> MissingVolumeError:
+    where = ", ".join(str(directory) for directory in media.directories)
+    return MissingVolumeError(
+        f"{names}: missing from {where}",
+        hint="name every medium of this bundle, or copy the volume again",
+    )
+
+
+def _check_volume(volume: Volume, path: Path, *, spared: bool) -> None:
+    """Refuse what is no volume, unless it can be ``spared``, and what has more bytes than one."""
     size = regular_size(path)
-    if size is None or size > volume.size:
-        fact = "not a regular file" if size is None else f"{size} bytes, not {volume.size}"
-        raise IntegrityError(f"{path}: {fact}", hint="copy the bundle again from its source")
+    if size is None and not spared:
+        fact = "not a regular file"
+    elif size is not None and size > volume.size:
+        fact = f"{size} bytes, not {volume.size}"
+    else:
+        return
+    raise IntegrityError(f"{path}: {fact}", hint="copy the bundle again from its source")
 
 
 def _check_space(home: Home, needed: int) -> None:

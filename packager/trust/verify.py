@@ -154,9 +154,9 @@ def _parse_listed_index(index: bytes, sums: Mapping[str, Digest]) -> Bundle:
 
 
 def _check_volumes_listed(bundle: Bundle, sums: Mapping[str, Digest]) -> None:
-    for name in bundle.volume_names:
-        if name not in sums:
-            raise MalformedError(f"{SUMS_NAME}: does not list {name}")
+    for volume in bundle.volume_files:
+        if volume.name not in sums:
+            raise MalformedError(f"{SUMS_NAME}: does not list {volume.name}")
 
 
 def _check_expiry(bundle: Bundle, now: datetime) -> None:

@@ -111,7 +111,7 @@ def test_51_a_volume_on_two_media_is_read_on_both(host: Host, bundle: Path) -> N
     assert found.damage == (Damage(other, FIRST, 0, 0, CHUNK_SIZE, (MODEL,)),)
     assert [(v.name, v.medium, v.state) for v in found.volumes] == [
         (FIRST, bundle, "good"),
-        (FIRST, other, "bad"),
+        (FIRST, other, "repairable"),
         (SECOND, bundle, "good"),
         (LAST, other, "good"),
     ]
@@ -133,7 +133,7 @@ def test_52_bytes_behind_the_end_of_a_volume_are_damage(host: Host, bundle: Path
         stream.write(b"xyz")
     found = host.verify(bundle)
     assert found.damage == (Damage(bundle, FIRST, None, VOLUME_SIZE, 3, ()),)
-    assert states(found)[0] == (FIRST, "bad")
+    assert states(found)[0] == (FIRST, "repairable")
 
 
 def test_53_a_flipped_bit_is_named_with_volume_chunk_range_and_files(
