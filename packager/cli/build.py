@@ -11,20 +11,22 @@ import click
 from packager.cli.command import Command
 from packager.cli.hosts import directory_argument, file_argument, now
 from packager.cli.keys import passphrase_option, unlock
-from packager.cli.recipes import recipe_argument
 from packager.cli.screen import Screen
+from packager.cli.ticket import answer_ticket
 from packager.connected.build import BuildRequest, check_output
 from packager.connected.build import build as build_bundle
 from packager.connected.cache import Cache
 from packager.connected.lock import lock_path, lock_recipe, read_lock, read_recipe
 from packager.errors import UsageError
+from packager.format.inventory import Inventory
 from packager.format.lock import Lock
 from packager.format.recipe import Recipe
 from packager.format.sizes import format_size, parse_size
+from packager.isolated.inventory import read_base
 
 
 @click.command(cls=Command)
-@recipe_argument
+@click.argument("recipe", type=directory_argument)
 @click.option(
     "-o",
     "output",
@@ -45,6 +47,18 @@ from packager.format.sizes import format_size, parse_size
     metavar="N",
     help="Parity volumes: as many lost or bad volumes can be rebuilt.",
 )
+@click.option(
+    "--base",
+    type=directory_argument,
+    metavar="INVENTORY",
+    help="Leave out what the host holds: its inventory, or a bundle that it has installed.",
+)
+@click.option(
+    "--for-ticket",
+    type=file_argument,
+    metavar="FILE",
+    help="Build only what this repair ticket asks for; RECIPE is the directory of the bundle.",
+)
 @click.option("--dry-run", is_flag=True, help="Lock, say what would be built, and stop.")
 @click.pass_obj
 def build(
@@ -56,12 +70,21 @@ def build(
     locked: bool,
     volume_size: str | None,
     parity: int | None,
+    base: Path | None,
+    for_ticket: Path | None,
     dry_run: bool,
 ) -> None:
     """Build the bundle that RECIPE describes into DIR/<name>-<version>/."""
+    if for_ticket:
+        answer_ticket(screen, recipe, output, keys, passphrase_file, for_ticket)
+        return
+    if recipe.is_dir():
+        raise UsageError(f"{recipe}: a directory, not a recipe", hint="airpack init SOURCE")
     parsed = read_recipe(recipe)
     directory = check_output(parsed, output)
     signing = tuple(unlock(screen, path, passphrase_file) for path in keys)
+    held = read_base(base).inventory if base else None
+    _warn_of_sequence(screen, parsed, held)
     lock = _lock_for(screen, recipe, parsed, locked)
     request = BuildRequest(
         recipe=parsed,
@@ -72,6 +95,7 @@ def build(
         volume_size=_volume_size(volume_size, parsed),
         parity=parity,
         now=_build_time(),
+        base=held,
     )
     if dry_run:
         _say_plan(screen, request, directory)
@@ -92,6 +116,17 @@ def build(
         f"built: {made}, {format_size(_size_of(made))}"
         + "".join(f"\nsigned by: {key.public.key_id}" for key in signing),
     )
+
+
+def _warn_of_sequence(screen: Screen, recipe: Recipe, held: Inventory | None) -> None:
+    """Say before the trip that the host will refuse this sequence, where the base shows it."""
+    bundles = held.bundles if held else ()
+    had = max((b.sequence for b in bundles if b.name == recipe.name), default=0)
+    if recipe.sequence <= had:
+        screen.warn(
+            f"the base has sequence {had} of {recipe.name}: its host will refuse sequence "
+            f"{recipe.sequence}; raise it in the recipe"
+        )
 
 
 def _lock_for(screen: Screen, path: Path, recipe: Recipe, locked: bool) -> Lock:

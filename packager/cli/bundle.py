@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from packager.cli.command import Command
-from packager.cli.hosts import directory_argument, keyring_for, now, pub_option
+from packager.cli.hosts import directory_argument, file_argument, now, pub_option
+from packager.cli.media import open_all_media
 from packager.cli.screen import Screen
 from packager.cli.text import counted, one_line, table
 from packager.errors import AirpackError, IntegrityError, MissingVolumeError, UsageError
 from packager.format.bundle import Bundle, Variant, parse_bundle
 from packager.format.sizes import format_size
-from packager.isolated.media import open_media, read_evidence
+from packager.format.ticket import encode_ticket, make_ticket
+from packager.isolated.media import Media, open_media, read_evidence, read_run_key
+from packager.isolated.patch import open_patch, split_patches
+from packager.isolated.recover import beyond_parity
 from packager.isolated.repair import repair as repair_bundle
 from packager.isolated.verify import Damage, Verification, authenticate, verify_media
+from packager.store.atomic import naming_refusals, write_file
+
+_COPY_AGAIN = (
+    "airpack verify BUNDLE --ticket FILE asks the sender for what is lost; or copy the damaged "
+    "files again from where the bundle was built"
+)
+_MORE_MEDIA = (
+    "airpack verify MEDIUM MEDIUM..., with every medium of this bundle; --ticket FILE asks the "
+    "sender for what is lost"
+)
+
+_FILES_SHOWN = 3
 
 
 @click.command(cls=Command)
@@ -23,7 +41,7 @@ from packager.isolated.verify import Damage, Verification, authenticate, verify_
 @click.pass_obj
 def inspect(screen: Screen, bundle: Path) -> None:
     """Say what BUNDLE claims to be. Verifies nothing."""
-    evidence = read_evidence(open_media([bundle]))
+    evidence = read_evidence(open_media([bundle]))[0]
     index = parse_bundle(evidence.index)
     screen.result(
         {
@@ -53,23 +71,37 @@ def inspect(screen: Screen, bundle: Path) -> None:
 @click.command(cls=Command)
 @click.argument("bundles", nargs=-1, required=True, type=directory_argument, metavar="BUNDLE...")
 @pub_option
+@click.option(
+    "--ticket",
+    type=file_argument,
+    metavar="FILE",
+    help="Write there the few lines that ask the sender for what parity cannot make good.",
+)
 @click.pass_obj
-def verify(screen: Screen, bundles: tuple[Path, ...], keys: tuple[Path, ...]) -> None:
+def verify(
+    screen: Screen, bundles: tuple[Path, ...], keys: tuple[Path, ...], ticket: Path | None
+) -> None:
     """Check the signature, every file and every chunk of BUNDLE, on all its media."""
-    media = open_media(bundles)
-    verified = authenticate(media, keyring_for(media, keys), now=now())
+    media, ring = open_all_media(screen, bundles, keys, whole=True)
+    if ticket:
+        _check_ticket_place(ticket, media)
+    verified = authenticate(media, ring, now=now())
     found = verify_media(verified, media, screen)
     for volume in found.volumes:
         screen.detail(f"{volume.state}: {volume.name}, {volume.medium or 'on no medium'}")
-    document = _verify_document(found)
+    lines = _write_ticket(found, ticket, screen) if ticket else None
+    document = _verify_document(found) | ({"ticket": lines} if ticket else {})
     if found.ok:
         screen.result(document, _verify_text(found))
     else:
-        screen.failure(document, "\n".join(_fault_lines(found)), _gravest_fault(found))
+        text = "\n".join([*_fault_lines(found), *([f"\n{lines.rstrip()}"] if lines else [])])
+        screen.failure(document, text, _gravest_fault(found, ticket if lines else None))
 
 
 @click.command(cls=Command)
-@click.argument("bundles", nargs=-1, required=True, type=directory_argument, metavar="BUNDLE...")
+@click.argument(
+    "bundles", nargs=-1, required=True, type=directory_argument, metavar="BUNDLE... [PATCH...]"
+)
 @pub_option
 @click.option(
     "--to", type=directory_argument, metavar="DIR", help="Write the volumes made whole there."
@@ -85,13 +117,20 @@ def repair(
 ) -> None:
     """Rebuild what is bad or missing of BUNDLE from its parity volumes.
 
-    With --to, DIR becomes one more medium: name it beside the others when you install.
+    Where parity is not enough, PATCH is what the sender made for the ticket of `airpack verify
+    --ticket`. With --to, DIR becomes one more medium: name it beside the others when you install.
     """
     if (to is None) == (not in_place):
         raise UsageError("say where to: --to DIR, or --in-place", hint="airpack repair --help")
-    media = open_media(bundles)
-    verified = authenticate(media, keyring_for(media, keys), now=now())
-    done = repair_bundle(verify_media(verified, media, screen), media, to, screen)
+    places, patch_places = split_patches(bundles)
+    if not places:
+        raise UsageError(f"{bundles[0]}: a patch; name the bundle that it mends too")
+    for key in keys:
+        read_run_key(key, Media(tuple(patch_places)))  # refuses one that came with the patch
+    media, ring = open_all_media(screen, places, keys)
+    verified = authenticate(media, ring, now=now())
+    patches = [open_patch(place, verified, ring, now=now()) for place in patch_places]
+    done = repair_bundle(verify_media(verified, media, screen), media, to, screen, patches)
     screen.result(
         {"ok": True, "volumes": [str(path) for path in done.volumes], "chunks": done.chunks},
         "\n".join(
@@ -172,36 +211,93 @@ def _verify_text(found: Verification) -> str:
 
 
 def _fault_lines(found: Verification) -> list[str]:
-    damage = [
-        f"damaged: {entry.medium / entry.volume}"
-        + (f" chunk {entry.chunk}" if entry.chunk is not None else "")
-        + f", bytes {entry.offset} to {entry.offset + entry.size}"
-        + (f": {', '.join(entry.files)}" if entry.files else "")
-        for entry in found.damage
-    ]
+    damage = [_damage_line(run) for run in _runs(found.damage)]
     missing = [f"missing: {name}" for name in found.missing]
     strangers = [f"not part of the bundle: {path}" for path in found.strangers]
     return [one_line(line) for line in (*damage, *missing, *strangers)]
 
 
-def _gravest_fault(found: Verification) -> AirpackError:
+def _runs(damage: Sequence[Damage]) -> list[list[Damage]]:
+    """Neighbouring chunks of one volume together: a cut volume is one line, not thousands."""
+    runs: list[list[Damage]] = []
+    for entry in damage:
+        before = runs[-1][-1] if runs else None
+        if (
+            before is not None
+            and None not in (entry.chunk, before.chunk)
+            and (entry.medium, entry.volume) == (before.medium, before.volume)
+            and entry.offset == before.offset + before.size
+        ):
+            runs[-1].append(entry)
+        else:
+            runs.append([entry])
+    return runs
+
+
+def _damage_line(run: Sequence[Damage]) -> str:
+    first, last = run[0], run[-1]
+    chunks = ""
+    if first.chunk is not None:
+        chunks = (
+            f" chunk {first.chunk}" if first is last else f" chunks {first.chunk} to {last.chunk}"
+        )
+    files = list(dict.fromkeys(path for entry in run for path in entry.files))
+    more = f" and {len(files) - _FILES_SHOWN} more" if len(files) > _FILES_SHOWN else ""
+    return (
+        f"damaged: {first.medium / first.volume}{chunks}, "
+        f"bytes {first.offset} to {last.offset + last.size}"
+        + (f": {', '.join(files[:_FILES_SHOWN])}{more}" if files else "")
+    )
+
+
+def _gravest_fault(found: Verification, ticket: Path | None) -> AirpackError:
     """The error that stands for all that was found: damage before strangers before gaps."""
+    asking = f"airpack build BUNDLE --for-ticket {ticket} -o DIR --key FILE, at the sender's"
     title = found.verified.bundle.title
     if found.damage:
         return IntegrityError(
             f"{title}: damaged in {counted(len(found.damage), 'place')}",
-            hint=_help(found, "copy the damaged files again from where the bundle was built"),
+            hint=_help(found, asking if ticket else _COPY_AGAIN),
         )
     if found.strangers:
         stranger = found.strangers[0]
         return IntegrityError(
             f"{title}: {counted(len(found.strangers), 'thing')} beside it that nobody signed",
-            hint=f"find out who put it there; then remove it: rm {stranger}",
+            hint=f"find out who put it there; then remove it: rm -- {shlex.quote(str(stranger))}",
         )
     return MissingVolumeError(
         f"{title}: {counted(len(found.missing), 'file')} missing",
-        hint=_help(found, "airpack verify MEDIUM MEDIUM..., with every medium of this bundle"),
+        hint=_help(found, asking if ticket else _MORE_MEDIA),
     )
+
+
+def _check_ticket_place(file: Path, media: Media) -> None:
+    """Refuse a place for the ticket that cannot be, before the hour that verifying takes."""
+    with naming_refusals(file):
+        parent = file.absolute().parent
+        if not parent.is_dir():
+            raise UsageError(f"{file}: there is no directory {parent}")
+        if parent.resolve() in {directory.resolve() for directory in media.directories}:
+            raise UsageError(f"{file}: in the bundle itself, where it would be a stranger")
+
+
+def _write_ticket(found: Verification, file: Path, screen: Screen) -> str | None:
+    """Ask in ``file`` for what parity cannot make good; returns the lines, if there are any."""
+    bundle = found.verified.bundle
+    wanted = beyond_parity(bundle, found.lost)
+    if not wanted:
+        screen.note("no ticket is needed: every chunk is good, or parity makes it good")
+        return None
+    try:
+        text = encode_ticket(make_ticket(bundle, found.verified.digest, wanted))
+    except UsageError as error:
+        screen.warn(f"no ticket: {error.message}; {error.hint}")
+        return None
+    try:
+        write_file(file, text.encode("ascii"))
+    except AirpackError as error:  # what an hour of reading found is still to be shown
+        screen.warn(f"the ticket is only shown here: {error.message}")
+    return text
 
 
 def _help(found: Verification, otherwise: str) -> str:

@@ -16,6 +16,8 @@ from packager.isolated.trust_store import read_keyring
 from packager.store.home import Home, default_home
 from packager.trust.keyring import Keyring
 
+_MAX_NAME = 200  # characters
+
 directory_argument = click.Path(path_type=Path)
 file_argument = click.Path(path_type=Path, dir_okay=False)
 
@@ -40,8 +42,8 @@ def operator() -> str:
         name = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         name = f"uid {os.getuid()}"
-    behind = os.environ.get("SUDO_USER")
-    return f"{name} (sudo by {behind})" if behind else name
+    behind = os.environ.get("SUDO_USER", "")[:_MAX_NAME].encode("utf-8", "backslashreplace")
+    return f"{name} (sudo by {behind.decode('utf-8')})" if behind else name
 
 
 def home() -> Home:

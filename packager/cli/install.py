@@ -8,12 +8,12 @@ from pathlib import Path
 import click
 
 from packager.cli.command import Command
-from packager.cli.hosts import directory_argument, home, keyring_for, now, operator, pub_option
+from packager.cli.hosts import directory_argument, home, now, operator, pub_option
+from packager.cli.media import open_all_media
 from packager.cli.models import smoke_document, smoke_line
 from packager.cli.screen import Screen
 from packager.isolated.install import Installation, InstallRequest
 from packager.isolated.install import install as install_bundle
-from packager.isolated.media import open_media
 from packager.runtime.smoke import SmokeResult
 from packager.store.generations import Generation, find_generation
 
@@ -39,8 +39,7 @@ def install(
     once its model has answered as at the build. Name every medium of the bundle.
     """
     place = home()
-    media = open_media(bundles)
-    ring = keyring_for(media, keys)
+    media, ring = open_all_media(screen, bundles, keys)
     request = InstallRequest(
         media=media,
         home=place,

@@ -10,6 +10,7 @@ from packager.cli.command import Group
 from packager.cli.hosts import file_argument, home, now, operator
 from packager.cli.screen import Screen
 from packager.cli.text import counted, table
+from packager.isolated.media import check_not_beside_sums
 from packager.isolated.trust_store import read_keyring, write_keyring
 from packager.store.atomic import read_capped
 from packager.store.home import Home
@@ -33,6 +34,7 @@ def add(screen: Screen, file: Path, name: str | None) -> None:
     Compare the fingerprint that this prints with the sender's, by voice, before you install
     anything.
     """
+    check_not_beside_sums(file)
     key = parse_public_key(read_capped(file, MAX_KEY_FILE_SIZE), str(file))
     trusted = TrustedKey(name or file.name.removesuffix(".pub"), key)
     place = home()
@@ -87,8 +89,9 @@ def policy(screen: Screen, threshold: int) -> None:
 
 
 def _change(place: Home, ring: Keyring, what: str, subject: str) -> None:
-    write_keyring(place, ring)
+    # The line first: a change that cannot be logged must not take effect.
     append_event(place.log, what, {"subject": subject, "operator": operator()}, now=now())
+    write_keyring(place, ring)
 
 
 def _key_document(trusted: TrustedKey) -> dict[str, object]:

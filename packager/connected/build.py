@@ -19,7 +19,8 @@ from pathlib import Path
 
 from packager import __version__
 from packager.connected.cache import Cache
-from packager.connected.documents import README_NAME, readme_text
+from packager.connected.delta import Delta, leave_out
+from packager.connected.documents import README_NAME, SETUP_NAME, readme_text
 from packager.connected.fetch import fetch
 from packager.connected.keys import SigningKey
 from packager.connected.local import read_text
@@ -33,11 +34,13 @@ from packager.connected.pack import (
 from packager.connected.parity import write_parity
 from packager.connected.provisions import Provisions, check_targets, provide
 from packager.connected.sign import sign_bundle
+from packager.connected.spares import write_spares
 from packager.connected.variants import MadeVariant, Workshop, make_variant
 from packager.connected.wheels import ENGINE, engine_version
 from packager.errors import DigestMismatchError, HostError, NoSpaceError, UsageError
 from packager.format.bundle import INDEX_NAME, Bundle, Origin, encode_bundle
 from packager.format.digest import Digest
+from packager.format.inventory import Inventory
 from packager.format.lock import Folder, HubCommit, Lock, encode_lock
 from packager.format.recipe import Recipe
 from packager.format.sizes import format_size
@@ -57,7 +60,7 @@ class BuildRequest:
     """What a person asked for, and the moment that goes into the index.
 
     ``volume_size`` in bytes, ``None`` for what fits every medium; ``parity`` volumes, ``None`` for
-    as many as the recipe says.
+    as many as the recipe says. What ``base`` holds is left out.
     """
 
     recipe: Recipe
@@ -68,6 +71,7 @@ class BuildRequest:
     volume_size: int | None
     parity: int | None
     now: datetime
+    base: Inventory | None = None
 
 
 def check_output(recipe: Recipe, output: Path) -> Path:
@@ -115,18 +119,20 @@ def build(request: BuildRequest, cache: Cache, progress: Progress) -> Path:
     )
     made = [make_variant(workshop, variant) for variant in recipe.variants]
     parity = recipe.medium.parity if request.parity is None else request.parity
-    plan = plan_payload(
-        [*_setup_members(provisions), *(m for variant in made for m in variant.members)],
-        request.volume_size,
-    )
+    delta = leave_out([m for variant in made for m in variant.members], request.base)
+    _say_delta(request, delta, progress)
+    members = [*_setup_members(provisions), *delta.carried]
+    plan = plan_payload(members, request.volume_size, parity)
     with _only_builder(directory, cache, progress), _unfinished(directory) as place:
         check_output(recipe, request.output)
         _check_space(place, plan, parity, provisions)
         packed = write_payload(plan, place, progress)
         sums = write_parity(packed.payload, plan.volumes, parity, place, progress)
-        index = _index(request, workshop, made, plan, packed, sums.volumes)
+        index = _index(request, workshop, made, delta, plan, packed, sums.volumes)
         _write_small_files(place, request, index, provisions)
+        write_spares(place, (INDEX_NAME, LOCK_NAME, README_NAME, SETUP_NAME))
         _write_sums(place, packed.volume_digests | sums.digests)
+        write_spares(place, (SUMS_NAME,))
         for key in request.keys:
             sign_bundle(place, key)
     return directory
@@ -170,6 +176,14 @@ def _smoke_text(request: BuildRequest) -> str | None:
     return None
 
 
+def _say_delta(request: BuildRequest, delta: Delta, progress: Progress) -> None:
+    if request.base is not None:
+        progress.note(
+            f"{len(delta.held)} files, {format_size(delta.held_size)}, stay at home: "
+            "the base has them"
+        )
+
+
 def _setup_members(provisions: Provisions) -> list[Member]:
     return [
         Member(_setup_path(name), path, path.stat().st_size, file_digest(path))
@@ -197,6 +211,7 @@ def _index(
     request: BuildRequest,
     workshop: Workshop,
     made: Sequence[MadeVariant],
+    delta: Delta,
     plan: PayloadPlan,
     packed: PackedPayload,
     parity: tuple[ParityVolume, ...],
@@ -219,6 +234,8 @@ def _index(
         files=plan.files,
         variants=tuple(variant.variant for variant in made),
         targets=recipe.targets,
+        held=delta.held,
+        base=request.base.digest if request.base else None,
     )
 
 

@@ -7,8 +7,11 @@ numbers in a safetensors file are good ones: that is for the smoke test.
 
 from __future__ import annotations
 
+import io
 import os
+import pickletools
 import re
+import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -51,9 +54,26 @@ _CODE_NAMES = (
 )  # fmt: skip
 _ARCHIVE_NAMES = (".zip", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".rar", ".nemo")
 _TEXT_NAMES = (".txt", ".md", ".jinja", ".jinja2", ".rst", ".tiktoken", ".bpe", ".vocab", ".jsonl")
-_LEGAL = re.compile(r"(licen[cs]e|notice|copying|use_policy|authors|readme)", re.IGNORECASE)
+_BARE_NAMES = ("vocab", "merges")
+_LEGAL = re.compile(
+    r"(licen[cs]e|notice|copying|use_policy|authors|readme)"
+    r"([-_][a-z0-9_-]+(\.[0-9]+)*)?(\.(md|txt|rst))?\Z"
+)
 _SENTENCEPIECE = re.compile(r"(.*\.model|tokenizer\.model\..*|.*\.spm)\Z")
 _RUNS_CODE = re.compile(r"(auto_map|trust_remote_code|_attn_implementation.*)\Z", re.DOTALL)
+_TEMPLATE_NAMES = (".jinja", ".jinja2")
+# Jinja reaches Python's own machinery by such names, spelt out or as escapes.
+_DUNDER = re.compile(r"__\w+__|\\(x5f|u005f|137)", re.IGNORECASE)
+
+# A pickle as text: more operations than any text happens to begin with, and what they may call.
+_MAX_OPERATIONS = 1 << 16
+_IMPORTABLE = re.compile(r"[\w.]+ [\w.]+\Z")
+_CALLS = frozenset({"REDUCE", "OBJ", "NEWOBJ", "NEWOBJ_EX"})
+_HIGH_AS_ASCII = bytes(range(128)) + b"x" * 128
+
+_ZIP_END = struct.Struct("<4s4H2LH")
+_ZIP_TAIL_SIZE = _ZIP_END.size + 0xFFFF
+
 # Text as a terminal takes it: no control characters but tab, the line ends and the form feed.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f]")
 
@@ -106,7 +126,7 @@ def _kind(path: str) -> str:
     ):
         if name.endswith(suffixes):
             raise _refuse(path, fact)
-    if "." not in name or name.endswith(_TEXT_NAMES) or _LEGAL.match(name):
+    if name in _BARE_NAMES or name.endswith(_TEXT_NAMES) or _LEGAL.match(name):
         return "text"
     raise _refuse(path, "is neither safetensors, JSON, text nor a tokenizer")
 
@@ -138,6 +158,24 @@ def _check_safetensors(path: str, file: Path) -> None:
         # Only now: the size in front of a good header of 640 bytes begins as a pickle does.
         _check_head(path, file)
         raise
+    _refuse_zip_tail(path, file)
+
+
+def _refuse_zip_tail(path: str, file: Path) -> None:
+    """Refuse an archive inside the last tensor: readers of ZIP begin at the end of a file."""
+    with open_regular(file) as descriptor:
+        size = os.fstat(descriptor).st_size
+        start = max(0, size - _ZIP_TAIL_SIZE)
+        tail = os.pread(descriptor, _ZIP_TAIL_SIZE, start)
+        found = tail.find(b"PK\x05\x06")
+        while 0 <= found <= len(tail) - _ZIP_END.size:
+            _, _, _, _, _, length, offset, _ = _ZIP_END.unpack_from(tail, found)
+            directories = {max(0, start + found - length), offset}
+            begins = [os.pread(descriptor, 4, directory) for directory in directories]
+            is_large = tail[max(0, found - 20) : found].startswith(b"PK\x06\x07")
+            if is_large or b"PK\x01\x02" in begins:
+                raise _refuse(path, "ends as a ZIP archive does, which may hold a pickle")
+            found = tail.find(b"PK\x05\x06", found + 1)
 
 
 def _check_json(path: str, file: Path) -> None:
@@ -146,10 +184,13 @@ def _check_json(path: str, file: Path) -> None:
         waiting = [parse_json(_read(path, file), what=path)]
     except MalformedError as error:
         raise UnsafeContentError(error.message, hint=_LEAVE_OUT) from None
+    if path.endswith("chat_template.json"):
+        _check_template(path, waiting[0])
     while waiting:
         value = waiting.pop()
         if isinstance(value, dict):
             _check_keys(path, value)
+            _check_template(path, value.get("chat_template"))
             waiting.extend(value.values())
         elif isinstance(value, list):
             waiting.extend(value)
@@ -162,14 +203,54 @@ def _check_keys(path: str, members: dict[str, object]) -> None:
             raise _refuse(path, f"has {key[:60]!a}, which makes a loader run other code")
 
 
+def _check_template(path: str, template: object) -> None:
+    """Refuse a chat template, or a list or mapping of them, that reaches into Python."""
+    waiting = [template]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
+        elif isinstance(value, str) and (match := _DUNDER.search(value)):
+            raise _refuse(path, f"its chat template holds {match[0][:60]!a}")
+
+
+def _calls(data: bytes) -> bool:
+    """Whether ``data``, read as a pickle, calls something.
+
+    It need not be whole: what stands before the fault has run by then.
+    """
+    imports = marked = False
+    try:
+        for count, (operation, argument, _) in enumerate(pickletools.genops(io.BytesIO(data))):
+            if operation.name in ("GLOBAL", "INST") and _IMPORTABLE.match(str(argument)):
+                imports = True
+            imports |= operation.name == "STACK_GLOBAL"
+            marked |= operation.name == "MARK"
+            runs = operation.name == "INST" and marked
+            if imports and (runs or operation.name in _CALLS or operation.name == "STOP"):
+                return True
+            if count == _MAX_OPERATIONS:
+                return True
+    except (ValueError, struct.error):
+        return False
+    return False
+
+
 def _check_text(path: str, file: Path) -> None:
     _check_head(path, file)
+    data = _read(path, file)
+    if _calls(data) or _calls(data.translate(_HIGH_AS_ASCII)):
+        raise _refuse(path, "is a pickle, which runs code when it is loaded")
     try:
-        text = _read(path, file).decode("utf-8")
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise _refuse(path, f"is not UTF-8 text, at byte {error.start}") from None
     if match := _CONTROL.search(text):
         raise _refuse(path, f"is not text: it holds the control character {match[0]!a}")
+    if path.lower().endswith(_TEMPLATE_NAMES):
+        _check_template(path, text)
 
 
 def _read(path: str, file: Path) -> bytes:

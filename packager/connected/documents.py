@@ -13,6 +13,7 @@ from packager.trust.keys import P256, PublicKey
 
 README_NAME = "READ-ME-FIRST.txt"
 SETUP_NAME = "setup.sh"
+FORMAT_NAME = "FORMAT.md"
 # Of what travels as a binary without its notices: the wheels hold their own licences.
 LICENCE_NAMES = ("LICENSE.engine.txt", "LICENSE.libgomp.txt")
 
@@ -20,7 +21,8 @@ LICENCE_NAMES = ("LICENSE.engine.txt", "LICENSE.libgomp.txt")
 def packaged_texts() -> Mapping[str, bytes]:
     """The texts that are the same in every bundle, plain ASCII, by their name on the medium."""
     place = files("packager.connected") / "texts"
-    return {name: (place / name).read_bytes() for name in (SETUP_NAME, *LICENCE_NAMES)}
+    texts = {name: (place / name).read_bytes() for name in (SETUP_NAME, *LICENCE_NAMES)}
+    return {**texts, FORMAT_NAME: (files("packager") / FORMAT_NAME).read_bytes()}
 
 
 def readme_text(bundle: Bundle, keys: Sequence[PublicKey]) -> bytes:
@@ -35,6 +37,8 @@ def readme_text(bundle: Bundle, keys: Sequence[PublicKey]) -> bytes:
         variants=", ".join(f"{v.name} ({v.type})" for v in bundle.variants),
         size=format_size(bundle.payload.size),
         volumes=len(bundle.volumes),
+        delta=_delta(bundle),
+        unpacking=_UNPACKING_PART if bundle.held else _UNPACKING,
         signers=_signers(keys),
         checks=_checks(keys),
         sums=SUMS_NAME,
@@ -67,6 +71,18 @@ def _check(algorithm: str, signature: str) -> str:
     )
 
 
+def _delta(bundle: Bundle) -> str:
+    """What a person must know of a bundle that is not whole; nothing of one that is."""
+    if not bundle.held:
+        return ""
+    titles = sorted({file.bundle for file in bundle.held})
+    return _DELTA.format(
+        count=len(bundle.held),
+        size=format_size(sum(file.size for file in bundle.held)),
+        sources="\n".join(f"    {title}" for title in titles),
+    )
+
+
 def _prompt(bundle: Bundle) -> str:
     goldens = (variant.golden for variant in bundle.variants if variant.golden)
     prompts = (answer.prompt for golden in goldens for answer in golden.answers)
@@ -89,7 +105,7 @@ an open AI model, packed by airpack for a host without a network
     payload    {size} in {volumes} volume(s)
     sequence   {sequence}
     built      {created}
-
+{delta}
 Signed by
 {signers}
 
@@ -100,7 +116,8 @@ Signed by
 {checks}
     sha256sum -c {sums}
 
-   openssl must say that the signature holds ("Verified OK"), sha256sum "OK" for every file.
+   openssl must say that the signature holds ("Verified OK"), sha256sum "OK" for every file. Of a
+   small file that is bad there is a second copy, spare.SHA256SUMS and so on.
 
 2. Set up airpack itself (needs Python only: no network, no root, no compiler).
 
@@ -113,7 +130,21 @@ Signed by
     ~/airpack/bin/airpack run {name} {prompt}
     ~/airpack/bin/airpack serve {name}
 
-If airpack cannot run here, the weights are still yours: the volumes are one plain tar file.
+{unpacking}
 
     cat payload.* | tar -x -f -
 """
+
+_DELTA = """
+THIS IS A DELTA: {count} file(s) of the model, {size}, are NOT on this medium. `airpack install`
+takes them from what this host has installed, or says what is missing. They came with
+
+{sources}
+"""
+
+_UNPACKING = (
+    "If airpack cannot run here, the weights are still yours: the volumes are one plain tar file."
+)
+_UNPACKING_PART = """\
+If airpack cannot run here: the volumes are one plain tar file, but this is a delta, and they
+give ONLY PART of the model. The rest is in the payload of the bundles named above."""

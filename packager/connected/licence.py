@@ -14,6 +14,14 @@ _MAX_FRONT_MATTER = 1 << 20
 _FRONT_MATTER = re.compile(
     rb"\A(?:\xef\xbb\xbf)?---[ \t]*\r?\n(.*?)^---[ \t]*\r?$", re.DOTALL | re.M
 )
+# Licences that the hub has ids for: a card that is under one of them says so in `license`, and
+# one that calls its own licence so says nothing. Vendors' ids are left out, since cards older
+# than the id rightly name them under `other`.
+_WELL_KNOWN = re.compile(
+    r"(apache|mit|bsd|bsl|isc|zlib|ncsa|postgresql|unlicense|wtfpl|cc|cc0|a?gpl|lgpl|mpl|lppl|epl|"
+    r"eupl|ecl|osl|afl|artistic|ms-pl|ofl|odbl|odc|pddl|gfdl|cdla|c-uda|etalab|"
+    r"(big[a-z]+-|creativeml-)?(open)?rail)(-.*|[+0-9.].*)?\Z"
+)
 _ID = re.compile(r"[a-z0-9][a-z0-9.+_-]{0,99}\Z")
 
 
@@ -21,7 +29,8 @@ def licence_of(card: bytes) -> str | None:
     """The licence id that a model card's front matter states, lower case, or ``None``.
 
     The hub writes ``license: other`` with ``license_name: …`` for licences that it has no id
-    for: then the name is the id. Raises ``PolicyError`` for front matter that cannot be read.
+    for: then the name is the id, unless it is that of a well-known licence. Raises
+    ``PolicyError`` for front matter that cannot be read.
     """
     match = _FRONT_MATTER.match(card)
     if not match:
@@ -36,7 +45,9 @@ def licence_of(card: bytes) -> str | None:
         return None
     stated = _text(matter.get("license"))
     if stated == "other":
-        stated = _text(matter.get("license_name")) or stated
+        name = _text(matter.get("license_name"))
+        if name and not _WELL_KNOWN.match(name):
+            return name
     return stated
 
 

@@ -14,27 +14,35 @@ from packager.progress import Progress, Task
 from packager.store.atomic import naming_refusals, read_capped
 
 MAX_TEXT_SIZE = 64 << 20
+MAX_DEPTH = 32
 
 
 def list_folder(folder: Path) -> tuple[str, ...]:
     """The relative paths of the files in ``folder``, in order; hidden ones are left out.
 
-    Raises ``UsageError`` if there is no such folder.
+    Raises ``UsageError`` if there is no such folder, ``UnsafeContentError`` if it holds folders
+    in folders more than ``MAX_DEPTH`` deep.
     """
     if not folder.is_dir():
         raise UsageError(f"{folder}: there is no such folder")
     with naming_refusals(folder):
-        return tuple(sorted(_walk(folder, "")))
+        return tuple(sorted(_walk(folder)))
 
 
-def _walk(folder: Path, prefix: str) -> Iterator[str]:
-    for entry in os.scandir(folder):
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(Path(entry.path), f"{prefix}{entry.name}/")
-        else:
-            yield f"{prefix}{entry.name}"
+def _walk(folder: Path) -> Iterator[str]:
+    waiting = [""]
+    while waiting:
+        prefix = waiting.pop()
+        if prefix.count("/") > MAX_DEPTH:
+            raise UnsafeContentError(f"{folder}: holds folders more than {MAX_DEPTH} deep")
+        with os.scandir(folder / prefix) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(f"{prefix}{entry.name}/")
+                else:
+                    yield f"{prefix}{entry.name}"
 
 
 def source_path(folder: Path, path: str) -> Path:

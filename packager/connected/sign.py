@@ -6,7 +6,7 @@ from pathlib import Path
 
 from packager.connected.keys import SigningKey
 from packager.errors import TrustError, UsageError
-from packager.format.sums import MAX_SUMS_SIZE, SUMS_NAME, parse_sums, signature_name
+from packager.format.sums import MAX_SUMS_SIZE, SUMS_NAME, parse_sums, signature_name, spare_name
 from packager.store.atomic import read_capped, write_file
 from packager.trust.keys import MAX_KEY_FILE_SIZE, MAX_SIGNATURE_SIZE, P256, parse_public_key
 
@@ -42,5 +42,7 @@ def _read_sums(directory: Path) -> bytes:
 
 
 def _add(directory: Path, key_id: str, signature: bytes) -> str:
-    write_file(directory / signature_name(key_id), signature)
+    name = signature_name(key_id)
+    for copy in (name, spare_name(name)):
+        write_file(directory / copy, signature)
     return key_id

@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 from packager.errors import AirpackError, MalformedError
 from packager.format import canonical
@@ -18,6 +19,7 @@ from packager.format.canonical import Json
 from packager.format.digest import Digest
 from packager.format.fields import Fields
 from packager.format.golden import Golden
+from packager.format.held import HeldFile, parse_held
 from packager.format.relpath import check_distinct, check_relpath, is_bare_name
 from packager.format.tar import plan_tar
 from packager.format.target import Target
@@ -58,9 +60,12 @@ class PayloadFile:
         return self.offset + self.size
 
 
+VariantFile = PayloadFile | HeldFile
+
+
 @dataclass(frozen=True)
 class Variant:
-    """One quantization of the model: its files under ``directory`` in the payload.
+    """One quantization of the model: its files under ``directory``, in the payload or held.
 
     ``model`` is the file the engine opens and ``golden`` how it must answer; both are absent
     where no engine in the bundle runs the format.
@@ -86,7 +91,11 @@ class Origin:
 
 @dataclass(frozen=True)
 class Bundle:
-    """The index, parsed and consistent."""
+    """The index, parsed and consistent.
+
+    A delta has ``base``, the digest of the inventory that it was built against; what it leaves
+    out is ``held``.
+    """
 
     name: str
     version: str
@@ -104,6 +113,8 @@ class Bundle:
     files: tuple[PayloadFile, ...]
     variants: tuple[Variant, ...]
     targets: tuple[Target, ...]
+    held: tuple[HeldFile, ...] = ()
+    base: Digest | None = None
 
     @property
     def title(self) -> str:
@@ -133,9 +144,18 @@ class Bundle:
         """The files by their path in the payload."""
         return {file.path: file for file in self.files}
 
-    def variant_files(self, variant: Variant) -> tuple[PayloadFile, ...]:
-        """The files that ``variant`` is made of."""
+    def variant_files(self, variant: Variant) -> tuple[VariantFile, ...]:
+        """The files that ``variant`` is made of, carried or held."""
+        files: tuple[VariantFile, ...] = self.carried_files(variant)
+        return files + self.held_files(variant)
+
+    def carried_files(self, variant: Variant) -> tuple[PayloadFile, ...]:
+        """The files of ``variant`` that are in the payload."""
         return tuple(f for f in self.files if f.path.startswith(f"{variant.directory}/"))
+
+    def held_files(self, variant: Variant) -> tuple[HeldFile, ...]:
+        """The files of ``variant`` that the host holds."""
+        return tuple(f for f in self.held if f.path.startswith(f"{variant.directory}/"))
 
     def files_touching(self, begin: int, end: int) -> Iterator[PayloadFile]:
         """The files with a byte in the payload's range ``begin`` to ``end``."""
@@ -168,7 +188,8 @@ def parse_bundle(data: bytes) -> Bundle:
 
 _BUNDLE_FIELDS = (
     "name", "version", "sequence", "created", "expires", "signers", "airpack", "engine",
-    "origin", "lock", "payload", "volumes", "parity", "files", "variants", "targets",
+    "origin", "lock", "payload", "volumes", "parity", "files", "held", "base",
+    "variants", "targets",
 )  # fmt: skip
 
 
@@ -206,6 +227,8 @@ def _parse_bundle(fields: Fields) -> Bundle:
         volumes=parse_volumes(fields),
         parity=parse_parity(fields),
         files=_bounded(fields, "files", MAX_FILES).each("files", _parse_file),
+        held=_bounded(fields, "held", MAX_FILES).each("held", parse_held),
+        base=fields.digest("base") if fields.has("base") else None,
         variants=_bounded(fields, "variants", MAX_VARIANTS).each("variants", _parse_variant),
         targets=_bounded(fields, "targets", 16).each("targets", _parse_target),
     )
@@ -268,10 +291,13 @@ def _parse_target(fields: Fields) -> Target:
 def _check_consistent(bundle: Bundle) -> None:
     _check_files(bundle)
     _check_variants(bundle)
+    _check_held(bundle)
 
 
 def _check_files(bundle: Bundle) -> None:
-    check_distinct(file.path for file in bundle.files)
+    if len(bundle.files) + len(bundle.held) > MAX_FILES:
+        raise MalformedError(f"{INDEX_NAME}: files and held: more than {MAX_FILES} entries")
+    check_distinct(chain((f.path for f in bundle.files), (f.path for f in bundle.held)))
     layout = plan_tar((file.path, file.size) for file in bundle.files)
     for file, entry in zip(bundle.files, layout.entries, strict=True):
         if file.offset != entry.offset:
@@ -287,11 +313,21 @@ def _check_variants(bundle: Bundle) -> None:
     for variant in bundle.variants:
         if variant.directory != variant_directory(bundle.name, variant.name):
             raise MalformedError(f"{INDEX_NAME}: variant {variant.name} is not in its directory")
-        if not bundle.variant_files(variant):
+        paths = {file.path for file in bundle.variant_files(variant)}
+        if not paths:
             raise MalformedError(f"{INDEX_NAME}: variant {variant.name} has no files")
         model_path = f"{variant.directory}/{variant.model}"
-        if variant.model is not None and model_path not in bundle.file_by_path:
-            raise MalformedError(f"{INDEX_NAME}: {model_path!a} is not in the payload")
+        if variant.model is not None and model_path not in paths:
+            raise MalformedError(f"{INDEX_NAME}: {model_path!a} is not in the payload, nor held")
+
+
+def _check_held(bundle: Bundle) -> None:
+    if bundle.held and bundle.base is None:
+        raise MalformedError(f"{INDEX_NAME}: held: there is no base that says so")
+    used = {file for variant in bundle.variants for file in bundle.held_files(variant)}
+    for file in bundle.held:
+        if file not in used:
+            raise MalformedError(f"{INDEX_NAME}: held: {file.path!a} is of no variant")
 
 
 def variant_directory(name: str, variant: str) -> str:
@@ -327,6 +363,8 @@ def _bundle_json(bundle: Bundle) -> dict[str, Json]:
             {"path": f.path, "size": f.size, "offset": f.offset, "digest": f.digest.hex}
             for f in bundle.files
         ],
+        "held": [file.encode() for file in bundle.held],
+        "base": bundle.base.hex if bundle.base else None,
         "variants": [_variant_json(variant) for variant in bundle.variants],
         "targets": [
             {"platform": t.platform, "python": list(t.python), "glibc": t.glibc}

@@ -13,6 +13,9 @@ from typing import NoReturn
 from packager.errors import MalformedError
 
 MAX_NESTING = 128
+# Objects and arrays: a tokenizer with 300,000 merges as pairs has its place, and what a parser
+# holds for this many of them is some 250 MB.
+MAX_CONTAINERS = 1 << 20
 
 
 def parse_json(data: bytes, *, what: str) -> object:
@@ -20,6 +23,8 @@ def parse_json(data: bytes, *, what: str) -> object:
 
     Raises ``MalformedError`` for anything that is not strict, unambiguous UTF-8 JSON.
     """
+    if data.count(b"[") + data.count(b"{") > MAX_CONTAINERS:
+        raise MalformedError(f"{what}: more than {MAX_CONTAINERS} objects and arrays")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -29,11 +34,11 @@ def parse_json(data: bytes, *, what: str) -> object:
     _refuse_deep_nesting(text, what)
 
     def one_meaning(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        members = dict(pairs)
-        if len(members) != len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in members if keys.count(key) > 1)
-            raise MalformedError(f"{what}: the key {twice[:80]!a} is there twice")
+        members: dict[str, object] = {}
+        for key, member in pairs:
+            if key in members:
+                raise MalformedError(f"{what}: the key {key[:80]!a} is there twice")
+            members[key] = member
         return members
 
     def no_constant(text: str) -> NoReturn:

@@ -15,10 +15,15 @@ from packager.format.digest import Digest
 from packager.format.relpath import check_distinct, check_medium_name
 
 SUMS_NAME = "SHA256SUMS"
+SPARE_PREFIX = "spare."  # a second copy of a small file, elsewhere on the same medium
 MAX_SUMS_SIZE = 1 << 20
 
 _LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9._-]{1,120})\Z")
-_KEYED = re.compile(r"(?:\A|.*\.)([0-9a-f]{16})\.(?:sig|dsse\.json|model\.sig)\Z")
+_KEYED = re.compile(
+    r"(?:spare\.)?SHA256SUMS\.[0-9a-f]{16}\.sig\Z"
+    r"|provenance\.[0-9a-f]{16}\.dsse\.json\Z"
+    r"|[a-z0-9][a-z0-9._-]{0,62}\.[0-9a-f]{16}\.model\.sig\Z"
+)
 _SIGNATURE = re.compile(r"SHA256SUMS\.([0-9a-f]{16})\.sig\Z")
 
 
@@ -60,6 +65,11 @@ def parse_sums(data: bytes) -> Mapping[str, Digest]:
     if canonical != data:
         raise MalformedError(f"{SUMS_NAME}: a name stands twice, out of order, or the end is cut")
     return MappingProxyType(digests)
+
+
+def spare_name(name: str) -> str:
+    """What the second copy of the small file ``name`` is called."""
+    return f"{SPARE_PREFIX}{name}"
 
 
 def signature_name(key_id: str) -> str:

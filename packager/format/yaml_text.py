@@ -3,11 +3,12 @@
 A subset of YAML 1.1: one document of mappings, lists, text, integers, booleans and null. Said
 twice is refused (a second ``licence:`` would silently win), so are anchors, aliases and merge
 keys (a few hundred bytes of them grow without bound), tags, and nesting beyond ``MAX_DEPTH``.
-Dates stay text.
+Dates and numbers to the base 60 (``1:30``) stay text.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
@@ -15,6 +16,17 @@ import yaml
 from packager.errors import ParseError
 
 MAX_DEPTH = 16
+
+# YAML 1.1's numbers, less those to the base 60: of many digits, they take quadratic time.
+_NUMBERS = {
+    "tag:yaml.org,2002:int": re.compile(
+        r"[-+]?(0b[01_]+|0[0-7_]+|0|[1-9][0-9_]*|0x[0-9a-fA-F_]+)\Z"
+    ),
+    "tag:yaml.org,2002:float": re.compile(
+        r"([-+]?[0-9][0-9_]*\.[0-9_]*([eE][-+][0-9]+)?|\.[0-9][0-9_]*([eE][-+][0-9]+)?|"
+        r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))\Z"
+    ),
+}
 
 
 def parse_yaml(data: bytes, *, where: str, max_size: int) -> object:
@@ -51,7 +63,11 @@ class _Loader(yaml.SafeLoader):
     # SafeLoader shares this table with every user of the library: change a copy. Without the
     # timestamp, `expires: 2027-01-31` stays the text that was written.
     yaml_implicit_resolvers = {  # noqa: RUF012
-        first: [(tag, form) for tag, form in resolvers if not tag.endswith(":timestamp")]
+        first: [
+            (tag, _NUMBERS.get(tag, form))
+            for tag, form in resolvers
+            if not tag.endswith(":timestamp")
+        ]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 

@@ -8,6 +8,7 @@ is visible.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from packager.format.canonical import Json
 from packager.format.receipt import RECEIPT_NAME, Receipt, SmokeRecord, encode_receipt
 from packager.format.sums import SUMS_NAME, signature_name
 from packager.format.timestamps import format_timestamp
+from packager.isolated.held import check_held
 from packager.isolated.media import Media
 from packager.isolated.stage import stage_files
 from packager.isolated.trust_store import read_sequences, write_sequences
@@ -83,7 +85,9 @@ def _install(request: InstallRequest, progress: Progress) -> Installation:
         sweep_leftovers(home)
         if not request.allow_downgrade:
             read_sequences(home).check(verified)
-        files = [f for v in variants for f in verified.bundle.variant_files(v)]
+        bundle = verified.bundle
+        check_held(bundle, [f for v in variants for f in bundle.held_files(v)], home, progress)
+        files = [f for v in variants for f in bundle.carried_files(v)]
         with undoing_blobs(home, (file.digest for file in files)):
             stage_files(verified, files, request.media, home, progress)
             return _activate(request, verified, variants, progress)
@@ -128,7 +132,7 @@ def _refuse_strangers(verified: VerifiedBundle, media: Media) -> None:
     if stranger is not None:
         raise IntegrityError(
             f"{stranger}: not part of the signed bundle",
-            hint=f"find out who put it there; then remove it: rm {stranger}",
+            hint=f"find out who put it there; then remove it: rm -- {shlex.quote(str(stranger))}",
         )
 
 

@@ -8,13 +8,29 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from packager.errors import IntegrityError, MissingVolumeError, TrustError, UsageError
+from packager.errors import (
+    AirpackError,
+    IntegrityError,
+    MissingVolumeError,
+    TrustError,
+    UsageError,
+)
 from packager.format.bundle import INDEX_NAME, MAX_INDEX_SIZE
-from packager.format.sums import MAX_SUMS_SIZE, SUMS_NAME, signature_key_id
+from packager.format.digest import Digest
+from packager.format.patch import PATCH_NAME
+from packager.format.sums import (
+    MAX_SUMS_SIZE,
+    SPARE_PREFIX,
+    SUMS_NAME,
+    signature_key_id,
+    signature_name,
+    spare_name,
+)
 from packager.store.atomic import naming_refusals, read_capped
 from packager.trust.keys import MAX_KEY_FILE_SIZE, MAX_SIGNATURE_SIZE, PublicKey, parse_public_key
 from packager.trust.verify import Evidence
@@ -81,16 +97,20 @@ def _bundle_directory(path: Path) -> Path:
     with naming_refusals(path):
         if not path.is_dir():
             raise UsageError(f"{path}: no such directory")
-        if (path / SUMS_NAME).exists():
+        if _holds_sums(path):
             return path
-        sums = path.glob(f"*/{SUMS_NAME}")
-        inside = [file.parent for file in sums if not file.parent.name.startswith(".")]
+        children = (child for child in sorted(path.iterdir()) if not child.name.startswith("."))
+        inside = [c for c in children if _holds_sums(c) and not (c / PATCH_NAME).is_file()]
     if len(inside) == 1:
         return inside[0]
     if inside:
         names = ", ".join(sorted(child.name for child in inside))
         raise UsageError(f"{path}: holds several bundles ({names}); name one of them")
     raise UsageError(f"{path}: not a bundle; there is no {SUMS_NAME} in it")
+
+
+def _holds_sums(directory: Path) -> bool:
+    return any((directory / name).exists() for name in (SUMS_NAME, spare_name(SUMS_NAME)))
 
 
 def _list_names(directory: Path) -> list[str]:
@@ -105,33 +125,55 @@ def _list_names(directory: Path) -> list[str]:
     return sorted(names)
 
 
-def read_evidence(media: Media) -> Evidence:
-    """Read what the decision to trust is made from: sums, their signatures, the index."""
-    return Evidence(
-        sums=_read_same(media, SUMS_NAME, MAX_SUMS_SIZE),
-        signatures=_read_signatures(media),
-        index=read_capped(media.require(INDEX_NAME), MAX_INDEX_SIZE),
-    )
+def read_evidence(media: Media) -> tuple[Evidence, ...]:
+    """What the decision to trust is made from, as read from the media: at least one reading.
+
+    The sums, their signatures and the index each have a spare copy, and one of two may be bad:
+    every combination that differs is given, the files under their own names first. Raises
+    ``MissingVolumeError``, ``IntegrityError`` or ``HostError`` where there is none.
+    """
+    names = {directory: frozenset(_list_names(directory)) for directory in media.directories}
+    indices = _readings(media, INDEX_NAME, MAX_INDEX_SIZE)
+    readings: list[Evidence] = []
+    for sums in _readings(media, SUMS_NAME, MAX_SUMS_SIZE):
+        listed = [index for index in indices if Digest.of(index).hex.encode("ascii") in sums]
+        index = (listed or indices)[0]
+        signatures = (_read_signatures(names, spare=spare) for spare in (False, True))
+        readings += [Evidence(sums, found, index) for found in signatures]
+    return tuple(readings)
 
 
-def _read_same(media: Media, name: str, max_size: int) -> bytes:
-    first = media.require(name)
-    data = read_capped(first, max_size)
-    for path in media.copies(name)[1:]:
-        if read_capped(path, max_size) != data:
-            raise IntegrityError(f"{path.parent}: holds another bundle than {first.parent}")
-    return data
+def _readings(media: Media, name: str, max_size: int) -> tuple[bytes, ...]:
+    """The contents, each once, of all copies and spare copies of ``name`` that can be read."""
+    paths = (*media.copies(name), *media.copies(spare_name(name)))
+    if not paths:
+        media.require(name)
+    found: list[bytes] = []
+    errors: list[AirpackError] = []
+    for path in paths:
+        try:
+            found.append(read_capped(path, max_size))
+        except AirpackError as error:
+            errors.append(error)
+    if not found:
+        raise errors[0]
+    return tuple(dict.fromkeys(found))
 
 
-def _read_signatures(media: Media) -> dict[str, bytes]:
+def _read_signatures(names: Mapping[Path, frozenset[str]], *, spare: bool) -> dict[str, bytes]:
+    """The signatures by key id; of each the spare copy, if ``spare`` and there is one."""
     signatures: dict[str, bytes] = {}
-    for directory, name in media.names():
-        key_id = signature_key_id(name)
-        if key_id is None or key_id in signatures:
-            continue
-        if len(signatures) == MAX_SIGNATURES:
-            raise IntegrityError(f"{directory}: more than {MAX_SIGNATURES} signatures")
-        signatures[key_id] = read_capped(directory / name, MAX_SIGNATURE_SIZE + 1)
+    for directory, present in names.items():
+        for name in sorted(present):
+            key_id = signature_key_id(name.removeprefix(SPARE_PREFIX))
+            if key_id is None or key_id in signatures:
+                continue
+            if len(signatures) == MAX_SIGNATURES:
+                raise IntegrityError(f"{directory}: more than {MAX_SIGNATURES} signatures")
+            copies = sorted(present & {signature_name(key_id), spare_name(signature_name(key_id))})
+            with suppress(IntegrityError):  # then the other copy has to do
+                path = directory / copies[-1 if spare else 0]
+                signatures[key_id] = read_capped(path, MAX_SIGNATURE_SIZE + 1)
     return signatures
 
 
@@ -149,6 +191,17 @@ def read_run_key(path: Path, media: Media) -> PublicKey:
             hint="get the key another way, or compare its fingerprint with the sender by voice",
         )
     return parse_public_key(read_capped(real, MAX_KEY_FILE_SIZE), str(path))
+
+
+def check_not_beside_sums(path: Path) -> None:
+    """Raise ``TrustError`` for a key file that lies in a bundle's directory, or below one."""
+    with naming_refusals(path):
+        for directory in path.resolve().parents:
+            if _holds_sums(directory):
+                raise TrustError(
+                    f"{path}: this key came with the bundle that it should vouch for",
+                    hint="get the key another way than on the medium",
+                )
 
 
 def regular_size(path: Path) -> int | None:

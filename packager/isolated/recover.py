@@ -1,4 +1,4 @@
-"""Have chunks that are bad or missing: from another medium's copy, or from their stripe.
+"""Have chunks that are bad or missing: from another copy, a patch, or their stripe.
 
 Whatever comes out has its signed digest: a rebuilt chunk is checked like a read one.
 """
@@ -19,6 +19,7 @@ from packager.format.bundle import Bundle
 from packager.format.parity import combine, recovery, tile_size
 from packager.isolated.chunks import ChunkHandler, read_fully
 from packager.isolated.media import Media, regular_size
+from packager.isolated.patch import OpenPatch
 from packager.progress import Task
 from packager.store.atomic import open_regular
 from packager.store.open_files import allow_open_files
@@ -29,15 +30,22 @@ _WORKERS = 2  # one adds up while the other reads and hashes
 
 
 def recover_chunks(
-    verified: VerifiedBundle, media: Media, lost: Iterable[int], *, good: ChunkHandler, task: Task
+    verified: VerifiedBundle,
+    media: Media,
+    lost: Iterable[int],
+    *,
+    good: ChunkHandler,
+    task: Task,
+    patches: Sequence[OpenPatch] = (),
 ) -> tuple[int, ...]:
     """Give ``good`` each of the chunks ``lost`` that can be had; returns those that cannot.
 
-    ``good`` is called from several threads. ``task`` advances by the bytes of each lost chunk.
+    What ``patches`` hold counts as one more copy of each chunk. ``good`` is called from several
+    threads. ``task`` advances by the bytes of each lost chunk.
     """
     stripes = by_stripe(verified.bundle, lost)
-    with _open_copies(verified.bundle, media) as copies:
-        work = _Recovery(verified.bundle, copies, good, task)
+    with _open_copies(verified.bundle, media) as copies, _open_patches(patches) as patched:
+        work = _Recovery(verified.bundle, copies, patched, good, task)
         with ThreadPoolExecutor(_WORKERS) as pool:
             futures = [pool.submit(work.recover_stripe, s, tuple(n)) for s, n in stripes.items()]
             try:
@@ -61,6 +69,16 @@ def can_be_rebuilt(bundle: Bundle, lost: Iterable[int]) -> frozenset[int]:
     return frozenset(chunk for s in stripes if len(s) <= len(bundle.parity) for chunk in s)
 
 
+def beyond_parity(bundle: Bundle, lost: Iterable[int]) -> tuple[int, ...]:
+    """The fewest of the chunks ``lost``, all that are, with which parity makes good the others.
+
+    Ascending; those of the payload before those of parity, and of the fewest volumes.
+    """
+    within = len(bundle.parity)
+    stripes = by_stripe(bundle, lost).values()
+    return tuple(sorted(chunk for s in stripes for chunk in s[: max(0, len(s) - within)]))
+
+
 @contextmanager
 def _open_copies(bundle: Bundle, media: Media) -> Iterator[tuple[tuple[int, ...], ...]]:
     """The descriptors of all copies of each volume, in the order of the volumes."""
@@ -73,6 +91,18 @@ def _open_copies(bundle: Bundle, media: Media) -> Iterator[tuple[tuple[int, ...]
         )
 
 
+@contextmanager
+def _open_patches(patches: Sequence[OpenPatch]) -> Iterator[dict[int, list[_Source]]]:
+    """Where each chunk lies that the patches hold, by its number."""
+    places: dict[int, list[_Source]] = defaultdict(list)
+    with ExitStack() as stack:
+        for patch in patches:
+            descriptor = stack.enter_context(open_regular(patch.path))
+            for chunk in patch.chunks:
+                places[chunk.number].append(_Source(descriptor, chunk.offset, chunk.size))
+        yield places
+
+
 def _is_file(path: Path) -> bool:
     return regular_size(path) is not None
 
@@ -83,6 +113,7 @@ class _Recovery:
 
     bundle: Bundle
     copies: Sequence[Sequence[int]]
+    patched: Mapping[int, Sequence[_Source]]
     good: ChunkHandler
     task: Task
 
@@ -149,13 +180,13 @@ class _Recovery:
 
     def _find(self, chunk: int) -> tuple[_Source, memoryview] | None:
         """The first copy of ``chunk`` that is good, and its bytes."""
-        volume = self.bundle.volume_of(chunk)
-        offset, size = volume.place(chunk)
+        offset, size = self.bundle.volume_of(chunk).place(chunk)
         buffer = memoryview(bytearray(size))
-        for descriptor in self.copies[self._member(chunk)]:
-            whole = read_fully(descriptor, buffer, offset) == size
+        copies = (_Source(d, offset, size) for d in self.copies[self._member(chunk)])
+        for copy in (*copies, *self.patched.get(chunk, ())):
+            whole = read_fully(copy.descriptor, buffer, copy.offset) == size
             if whole and hashlib.sha256(buffer).hexdigest() == self.bundle.chunk_digests[chunk].hex:
-                return _Source(descriptor, offset, size), buffer
+                return copy, buffer
         return None
 
     def _member(self, chunk: int) -> int:

@@ -7,10 +7,16 @@ import os
 import threading
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-from packager.errors import IntegrityError, MissingVolumeError, NoSpaceError
+from packager.errors import (
+    DigestMismatchError,
+    IntegrityError,
+    MissingVolumeError,
+    NoSpaceError,
+)
 from packager.format.bundle import Bundle, PayloadFile
 from packager.format.digest import Digest
 from packager.format.sizes import format_size
@@ -20,7 +26,8 @@ from packager.isolated.media import Media, regular_size
 from packager.isolated.recover import recover_chunks
 from packager.progress import Progress
 from packager.store.atomic import make_directory, naming_refusals
-from packager.store.blobs import IncomingBlob, has_blob, incoming_blob
+from packager.store.blobs import IncomingBlob, incoming_blob, is_intact
+from packager.store.digests import file_digest
 from packager.store.home import Home
 from packager.store.open_files import allow_open_files
 from packager.trust.verify import VerifiedBundle
@@ -41,7 +48,7 @@ def stage_files(
     Raises ``MissingVolumeError``, ``IntegrityError`` or ``NoSpaceError``; then no blob of these
     files was published, and the store is as it was.
     """
-    missing = _distinct(file for file in files if not has_blob(home, file.digest, file.size))
+    missing = _distinct(file for file in files if not is_intact(home, file.digest, file.size))
     if not missing:
         return
     bundle = verified.bundle
@@ -63,6 +70,20 @@ def stage_files(
             read_chunks(verified, places, there, good=writer.write, bad=writer.refuse, task=task)
         if writer.bad:
             _recover(verified, media, writer, progress)
+        _check_files(missing, blobs)
+
+
+def _check_files(files: Sequence[PayloadFile], blobs: Mapping[Digest, IncomingBlob]) -> None:
+    """Refuse a file that is not what the index says, though every chunk of it is.
+
+    Only a signer can bring that about; but what one signer sends must never stand in the store
+    under the name of what another one sends.
+    """
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        digests = pool.map(lambda file: file_digest(blobs[file.digest].path), files)
+        for file, digest in zip(files, digests, strict=True):
+            if digest != file.digest:
+                raise DigestMismatchError(f"{file.path}: the signed index gives another digest")
 
 
 def _recover(verified: VerifiedBundle, media: Media, writer: _Writer, progress: Progress) -> None:

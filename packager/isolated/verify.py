@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from packager.errors import IntegrityError
+from packager.errors import AirpackError, IntegrityError, TrustError
 from packager.format.bundle import Bundle
 from packager.format.digest import Digest
-from packager.format.sums import SUMS_NAME, carries_key_id
+from packager.format.sums import SUMS_NAME, carries_key_id, signature_name, spare_name
 from packager.isolated.chunks import read_chunks, volume_places
 from packager.isolated.media import Media, read_evidence, regular_size
 from packager.isolated.recover import can_be_rebuilt
@@ -80,8 +80,32 @@ class Verification:
 
 
 def authenticate(media: Media, keyring: Keyring, *, now: datetime) -> VerifiedBundle:
-    """Read the evidence on ``media`` and decide on it; reads nothing of the payload."""
-    return verify_bundle(read_evidence(media), keyring, now=now)
+    """Read the evidence on ``media`` and decide on it; reads nothing of the payload.
+
+    Raises what :func:`verify_bundle` raises of the first reading, if none holds, and
+    ``IntegrityError`` for media of different bundles.
+    """
+    refusals: list[AirpackError] = []
+    for evidence in read_evidence(media):
+        try:
+            verified = verify_bundle(evidence, keyring, now=now)
+        except (TrustError, IntegrityError) as error:
+            refusals.append(error)
+        else:
+            _check_same_bundle(media, verified)
+            return verified
+    raise refusals[0]
+
+
+def _check_same_bundle(media: Media, verified: VerifiedBundle) -> None:
+    """Each medium must hold the sums that were signed, or a spare copy of them."""
+    for directory in media.directories:
+        copies = (directory / name for name in (SUMS_NAME, spare_name(SUMS_NAME)))
+        if not any(has_digest(path, verified.digest) for path in copies if path.exists()):
+            raise IntegrityError(
+                f"{directory}: holds another bundle than {verified.bundle.title}, or none",
+                hint="name only media of one bundle",
+            )
 
 
 def verify_media(verified: VerifiedBundle, media: Media, progress: Progress) -> Verification:
@@ -128,17 +152,22 @@ def _lost_chunks(bundle: Bundle, media: Media, bad_copies: Mapping[int, int]) ->
 
 def find_strangers(media: Media, sums: Mapping[str, Digest]) -> Iterable[Path]:
     """The things on the media that nobody signed for and that are no signature."""
+    known = {SUMS_NAME, spare_name(SUMS_NAME), *sums}
     for directory, name in media.names():
-        if name != SUMS_NAME and name not in sums and not carries_key_id(name):
+        if name not in known and not carries_key_id(name):
             yield directory / name
 
 
 def _small_damage(verified: VerifiedBundle, media: Media) -> Iterable[Damage]:
     volumes = {volume.name for volume in verified.bundle.volume_files}
+    signed = {**verified.sums, SUMS_NAME: verified.digest, spare_name(SUMS_NAME): verified.digest}
+    for key_id, signature in verified.evidence.signatures.items():
+        name = signature_name(key_id)
+        signed |= {copy: Digest.of(signature) for copy in (name, spare_name(name))}
     for directory, name in media.names():
-        if name not in verified.sums or name in volumes:
+        if name not in signed or name in volumes:
             continue
-        if not has_digest(directory / name, verified.sums[name]):
+        if not has_digest(directory / name, signed[name]):
             size = regular_size(directory / name)
             yield Damage(directory, name, None, 0, size or 0, ())
 

@@ -179,17 +179,23 @@ def _rope_scaling(fields: Fields, rope: Fields) -> RopeScaling | None:
         numbers["original_max_position_embeddings"] = float(
             fields.integer("max_position_embeddings", least=1, most=MAX_CONTEXT)
         )
-    return RopeScaling(kind, numbers)
+    if not 1 <= numbers["original_max_position_embeddings"] <= MAX_CONTEXT:
+        raise rope.refuse("original_max_position_embeddings", f"not within 1 to {MAX_CONTEXT}")
+    scaling = RopeScaling(kind, numbers)
+    low, high = scaling.number("low_freq_factor", 1.0), scaling.number("high_freq_factor", 4.0)
+    if kind == "llama3" and low >= high:
+        raise rope.refuse("low_freq_factor", f"{low} is not below high_freq_factor, {high}")
+    return scaling
 
 
 def _number(fields: Fields, key: str, default: float | None = None) -> float:
-    """A positive finite number."""
+    """A positive number that single precision holds."""
     if default is not None and not fields.has(key):
         return default
     value = fields.values[key]
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise fields.refuse(key, "expected a number")
     number = float(value) if abs(value) < 1e30 else math.inf
-    if not math.isfinite(number) or number <= 0:
-        raise fields.refuse(key, f"{value} is not a positive, finite number")
+    if not 1e-30 < number < math.inf:
+        raise fields.refuse(key, "not a positive, finite number of single precision")
     return number

@@ -90,8 +90,9 @@ def make_plan(files: Mapping[str, Path], type_name: str, *, name: str) -> Plan:
     documents = read_documents(files)
     architecture = find_architecture(documents.config)
     config = parse_config(documents.config, architecture.defaults)
-    tokenizer = tokenizer_entries(documents, config.vocabulary)
+    # Tensors first: a vocabulary is built as large as config.json says, so it must be true.
     drafts = _draft_tensors(architecture, config, read_tensors(files))
+    tokenizer = tokenizer_entries(documents, config.vocabulary)
     infos, fallbacks = _type_and_place(drafts, kind, _mix_shape(architecture, config))
     header = encode_header(
         (*model_entries(architecture, config, kind, name), *tokenizer.entries), infos

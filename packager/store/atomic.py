@@ -63,7 +63,7 @@ def make_directory(directory: Path) -> None:
             missing.append(directory)
             directory = directory.parent
         for path in reversed(missing):
-            path.mkdir(exist_ok=True)
+            path.mkdir(mode=0o755, exist_ok=True)
             fsync_directory(path.parent)
 
 

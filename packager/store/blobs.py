@@ -14,6 +14,7 @@ from pathlib import Path
 
 from packager.format.digest import Digest
 from packager.store.atomic import fsync_directory, make_directory, naming_refusals, write_all
+from packager.store.digests import file_digest
 from packager.store.home import Home
 
 _INCOMING = ".incoming"
@@ -43,7 +44,8 @@ def incoming_blob(home: Home, digest: Digest, size: int) -> Iterator[IncomingBlo
     make_directory(final.parent)
     path = final.with_name(final.name + _INCOMING)
     with naming_refusals(path):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        path.unlink(missing_ok=True)  # of an install that was killed
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with naming_refusals(path):
             os.truncate(descriptor, size)
@@ -79,6 +81,11 @@ def has_blob(home: Home, digest: Digest, size: int) -> bool:
         return home.blob(digest).stat().st_size == size
     except FileNotFoundError:
         return False
+
+
+def is_intact(home: Home, digest: Digest, size: int) -> bool:
+    """Whether the store holds that content, read whole: disks forget, and say nothing."""
+    return has_blob(home, digest, size) and file_digest(home.blob(digest)) == digest
 
 
 def link_blob(home: Home, digest: Digest, path: Path) -> None:

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shlex
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -55,6 +57,24 @@ class Home:
         """Where the store keeps the file with that digest."""
         return self.blobs / digest.hex[:2] / digest.hex
 
+    def check_owned(self) -> None:
+        """Raise ``HostError`` where others than this user and root may change what is here."""
+        for path in (self.root, self.trust):
+            with naming_refusals(path):
+                if not path.exists():
+                    continue
+                status = path.stat()
+            if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                raise HostError(
+                    f"{path}: others may write here, and so change what this host trusts",
+                    hint=f"chmod go-w {shlex.quote(str(path))}, once you know who wrote there",
+                )
+            if status.st_uid not in (0, os.geteuid()):
+                raise HostError(
+                    f"{path}: belongs to another user (uid {status.st_uid})",
+                    hint="run this as that user, or export AIRPACK_HOME=DIRECTORY",
+                )
+
     @contextmanager
     def changing(self) -> Iterator[None]:
         """Hold the right to change this home; the kernel takes it back from a dead process.
@@ -62,9 +82,12 @@ class Home:
         Raises ``HostError`` naming the process that holds it.
         """
         make_directory(self.root)
+        self.check_owned()
         path = self.root / "lock"
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         with naming_refusals(path):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            # Who cannot write here may not hold the lock either, and so not read it.
+            descriptor = os.open(path, flags, 0o600)
         try:
             _take(descriptor, path)
             yield

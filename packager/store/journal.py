@@ -41,7 +41,7 @@ def append_event(log: Path, what: str, details: Mapping[str, Json], *, now: date
     then the log is as it was.
     """
     with naming_refusals(log):
-        descriptor = os.open(log, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(log, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
             size, last = _last_line(descriptor, log)
             line = _encode_line(what, details, last, now)

@@ -75,14 +75,23 @@ def verify_bundle(evidence: Evidence, keyring: Keyring, *, now: datetime) -> Ver
 
     Raises ``TrustError``, ``IntegrityError`` or ``PolicyError``.
     """
-    signers = find_signers(evidence, keyring, now=now)
-    _require(len(signers), keyring.threshold, "the keyring")
+    signers = require_signers(evidence, keyring, now=now)
     sums = parse_sums(evidence.sums)
     bundle = _parse_listed_index(evidence.index, sums)
     _require(len(signers), bundle.signers, "the bundle's release policy")
     _check_volumes_listed(bundle, sums)
     _check_expiry(bundle, now)
     return VerifiedBundle(bundle, sums, signers, evidence)
+
+
+def require_signers(evidence: Evidence, keyring: Keyring, *, now: datetime) -> tuple[Signer, ...]:
+    """The keys that signed, as many as the keyring's threshold: step 1.
+
+    Raises ``TrustError`` where :func:`find_signers` does, and where they are too few.
+    """
+    signers = find_signers(evidence, keyring, now=now)
+    _require(len(signers), keyring.threshold, "the keyring")
+    return signers
 
 
 def find_signers(evidence: Evidence, keyring: Keyring, *, now: datetime) -> tuple[Signer, ...]:

@@ -55,6 +55,13 @@ def archive() -> bytes:
         ("tokenizer.model", SENTENCEPIECE),
         ("tokenizer.model.v3", SENTENCEPIECE),
         ("NOTICE", b""),
+        ("Notice", b"Llama"),
+        ("LICENSE.txt", b"(c) Foo\nAll rights\nReserved.\n"),
+        ("license_llama", b"x"),
+        ("USE_POLICY.md", b"copyright \xc2\xa9 2024\nfoo\n"),
+        ("vocab.json", b'{"!": 0, "__class__": 1, "chat_template": 2}'),
+        ("vocab", b"[PAD]\nthe\n"),
+        ("tokenizer_config.json", b'{"chat_template": "{{ a__b }}", "x": "__class__"}'),
     ],
 )
 def test_what_a_model_is_made_of_passes(check: Check, path: str, data: bytes) -> None:
@@ -80,12 +87,83 @@ def test_85_pickle_under_any_name(check: Check, path: str, protocol: int) -> Non
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return eval, ("1",)
 
-    # Protocols 0 and 1 have no mark of their own: as text they run nothing, as weights or JSON
-    # they do not pass.
     data = pickle.dumps(Runs(), protocol=protocol)
 
     with pytest.raises((UnsafeContentError, IntegrityError), match=path):
         check(path, data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"I1\n0cos\nsystem\n(S'id'\ntR.",
+        b"(cos\nsystem\nS'id'\no.",
+        b"(S'id'\nios\nsystem\n.",
+        b"cshutil\nrmtree\n(S'/x'\ntR",
+        b"Vos\n0Vsystem\n0K\xc2\x93cos\nsystem\n(S'id'\ntR.",
+        "S'é'\n0cos\nsystem\n(S'id'\ntR.".encode(),
+        b"I1\n0" * 70_000 + b"cos\nsystem\n(S'id'\ntR.",
+    ],
+)
+@pytest.mark.parametrize("path", ["vocab.txt", "LICENSE", "merges"])
+def test_85_pickle_written_as_text_is_refused_whole_or_cut(
+    check: Check, path: str, data: bytes
+) -> None:
+    with pytest.raises(UnsafeContentError, match=f"{path}: is a pickle"):
+        check(path, data)
+
+
+@pytest.mark.parametrize("comment", [b"", b"c" * 0xFFFF])
+def test_86_archive_inside_the_last_tensor_is_refused(check: Check, comment: bytes) -> None:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as file:
+        file.writestr("__main__.py", "print('ran')")
+        file.comment = comment
+    data = stream.getvalue()
+    entry = {"dtype": "U8", "shape": [len(data)], "data_offsets": [0, len(data)]}
+    header = json.dumps({"a": entry}).encode()
+    with pytest.raises(UnsafeContentError, match=r"model\.safetensors: ends as a ZIP archive"):
+        check("model.safetensors", len(header).to_bytes(8, "little") + header + data)
+
+
+def test_86_the_mark_of_an_archive_without_one_passes(check: Check) -> None:
+    data = b"PK\x05\x06" + b"\x07" * 40
+    entry = {"dtype": "U8", "shape": [len(data)], "data_offsets": [0, len(data)]}
+    header = json.dumps({"a": entry}).encode()
+    check("model.safetensors", len(header).to_bytes(8, "little") + header + data)
+
+
+@pytest.mark.parametrize(
+    ("path", "data"),
+    [
+        ("chat_template.jinja", b"{{ cycler.__init__.__globals__.os }}"),
+        ("chat_template.jinja", rb"{{ ''['\x5f\x5fclass\x5f\x5f'] }}"),
+        ("chat_template.json", b'{"chat_template": "{{ a.__class__ }}"}'),
+        ("chat_template.json", b'"{{ a.__class__ }}"'),
+        ("tokenizer_config.json", b'{"chat_template": "{{ \'\'.__class__ }}"}'),
+        (
+            "tokenizer_config.json",
+            b'{"chat_template": [{"name": "tool", "template": "{{ a.\\u005f_class__ }}"}]}',
+        ),
+    ],
+)
+def test_chat_template_that_reaches_into_python_is_refused(
+    check: Check, path: str, data: bytes
+) -> None:
+    with pytest.raises(UnsafeContentError, match=f"{path}: its chat template holds"):
+        check(path, data)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "license.php", "readme.hta", "notice.vbs", "README.html", "authors.cmd", "LICENSE.R",
+        "LICENSE-1.php", "copying.lua", "Makefile", "Dockerfile", "setup", "install", "weights",
+    ],
+)  # fmt: skip
+def test_name_that_only_begins_as_a_legal_text_does_is_refused(path: str) -> None:
+    with pytest.raises(UnsafeContentError, match=r"is neither|is code"):
+        check_names([path])
 
 
 @pytest.mark.parametrize(

@@ -241,7 +241,6 @@ medium: {parity: 1}
         "variant c: the type Q9_Z",
         "calibrate",
         "quality",
-        "medium.parity above 0",
     )
     error = refusal(tmp_path, recipe)
     assert isinstance(error, UsageError)

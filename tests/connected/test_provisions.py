@@ -25,6 +25,7 @@ def test_everything_that_a_bare_host_needs_is_there(provisions: Provisions) -> N
         check_medium_name(name)
     others = [name for name in names if not name.endswith(".whl")]
     assert others == [
+        "FORMAT.md",
         "LICENSE.engine.txt",
         "LICENSE.libgomp.txt",
         "libgomp.so.1",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -106,3 +107,55 @@ def test_a_wrapper_around_python_does_not_lead_into_the_system(host: Host, tmp_p
     site_packages = next((tmp_path / "airpack").glob("lib/python3*/site-packages"))
     assert (site_packages / "packager").is_dir()
     host.run(tmp_path / "airpack" / "bin" / "airpack", "--version")
+
+
+def test_python_on_the_medium_runs_neither_in_setup_nor_in_airpack(
+    medium: Path, host: Host, tmp_path: Path
+) -> None:
+    (medium / "click.py").write_text("import os; os._exit(0)\n")
+    shell = {**host.environment, "PYTHONPATH": ":/opt/lib", "PIP_TARGET": str(tmp_path / "other")}
+    odd = Host((), shell, medium, host.prefix)
+    target = tmp_path / "it's a dir" / "air pack"
+
+    said = set_up(odd, target).stdout
+    link = tmp_path / "link"
+    link.symlink_to(target / "bin" / "airpack")
+
+    assert odd.run(link, "--version").stdout.startswith("airpack ")
+    assert "_AIRPACK_COMPLETE" in odd.run(link, "completion", "bash").stdout
+    command = next(line for line in said.splitlines() if line.endswith(" trust add KEY.pub"))
+    odd.run("sh", "-c", command.replace("trust add KEY.pub", "--version"))
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_pipe_or_a_link_named_as_a_wheel_is_not_read(
+    medium: Path, host: Host, tmp_path: Path
+) -> None:
+    first, second, *_ = sorted(medium.glob("*.whl"))
+    first.unlink()
+    os.mkfifo(first)
+    second.unlink()
+    second.symlink_to("/dev/zero")
+    os.mkfifo(medium / "payload.zzzzz")
+    said = set_up(host, tmp_path / "airpack").stderr
+    assert said.count("taking the copy in the payload") == 2
+
+
+def test_a_line_break_in_the_directory_is_refused(host: Host, tmp_path: Path) -> None:
+    said = set_up(host, tmp_path / "a\nb", code=1).stderr
+    assert "holds a line break" in said
+    assert not (tmp_path / "a\nb").exists()
+
+
+@pytest.mark.parametrize("line", ["../evil.whl", "a b.whl", "$(id).whl"])
+def test_damaged_sums_give_way_to_their_second_copy(
+    medium: Path, host: Host, tmp_path: Path, line: str
+) -> None:
+    shutil.copy(medium / "SHA256SUMS", medium / "spare.SHA256SUMS")
+    with (medium / "SHA256SUMS").open("a") as sums:
+        sums.write(f"{'0' * 64}  {line}\n")
+    assert "taking its second copy" in set_up(host, tmp_path / "airpack").stderr
+    (medium / "spare.SHA256SUMS").unlink()
+    said = set_up(host, tmp_path / "again", code=1).stderr
+    assert "SHA256SUMS: missing or damaged" in said
+    assert not (tmp_path / "again").exists()

@@ -153,7 +153,7 @@ def test_21_22_24_26_bytes_that_are_not_canonical_json_are_refused(data: bytes) 
 def test_25_an_index_of_any_size_is_refused_without_being_taken_apart() -> None:
     assert "more than the limit" in refused(bytes(MAX_INDEX_SIZE + 1))
     assert "not valid JSON" in refused(b" " * (100 << 20))
-    assert "nested deeper" in refused(b"[" * (100 << 20))
+    assert "more than" in refused(b"[" * (100 << 20))
 
 
 @pytest.mark.parametrize(

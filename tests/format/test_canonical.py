@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from packager.errors import MalformedError
-from packager.format.canonical import MAX_DEPTH, MAX_INTEGER, Json, decode, encode
+from packager.format.canonical import MAX_CONTAINERS, MAX_DEPTH, MAX_INTEGER, Json, decode, encode
 
 KEYS = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=8)
 VALUES = st.recursive(
@@ -89,3 +89,9 @@ def test_a_fault_is_named_with_its_place_in_one_printable_line() -> None:
             read(b'{"%s":{"a":"\\ud800"}}' % key.encode())
         assert caught.value.message.isprintable()
         assert len(caught.value.message) < 300
+
+
+def test_25_more_objects_and_arrays_than_the_limit_are_refused_before_parsing() -> None:
+    data = b"[" + b"{}," * MAX_CONTAINERS
+    with pytest.raises(MalformedError, match=r"file\.json: more than 2097152 objects and arrays"):
+        decode(data, what="file.json", max_size=len(data))

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from support.bundles import make_bundle, make_key
+from support.bundles import flip_bit, make_bundle, make_key
 from support.hosts import Host
 
 from packager.connected.keys import SigningKey
@@ -12,7 +12,6 @@ from packager.errors import IntegrityError, MissingVolumeError, TrustError, Usag
 from packager.format.bundle import INDEX_NAME
 from packager.format.sums import MAX_SUMS_SIZE, SUMS_NAME
 from packager.isolated.media import MAX_NAMES, Media, open_media, read_evidence, read_run_key
-from packager.trust.keys import MAX_SIGNATURE_SIZE
 
 DROPPINGS = (
     ".Trash-1000", ".DS_Store", "._bundle.json", ".fseventsd", "System Volume Information",
@@ -24,6 +23,14 @@ DROPPINGS = (
 @pytest.fixture
 def bundle(tmp_path: Path, key: SigningKey) -> Path:
     return make_bundle(tmp_path / "stick", [key])
+
+
+@pytest.fixture
+def spareless(bundle: Path) -> Path:
+    """The same with no spare copies left: what happens when both are gone."""
+    for spare in bundle.glob("spare.*"):
+        spare.unlink()
+    return bundle
 
 
 def test_a_bundle_is_found_in_the_directory_or_one_below(bundle: Path) -> None:
@@ -67,43 +74,45 @@ def test_what_systems_leave_on_a_stick_is_no_stranger(host: Host, bundle: Path, 
 
 
 @pytest.mark.parametrize("name", [SUMS_NAME, INDEX_NAME])
-def test_55_a_link_in_place_of_the_evidence_is_refused(bundle: Path, name: str) -> None:
-    (bundle / name).rename(bundle.parent / "elsewhere")
-    (bundle / name).symlink_to(bundle.parent / "elsewhere")
+def test_55_a_link_in_place_of_the_evidence_is_refused(spareless: Path, name: str) -> None:
+    (spareless / name).rename(spareless.parent / "elsewhere")
+    (spareless / name).symlink_to(spareless.parent / "elsewhere")
     with pytest.raises(IntegrityError, match=f"{name}: not a regular file"):
-        read_evidence(open_media([bundle]))
+        read_evidence(open_media([spareless]))
 
 
 @pytest.mark.parametrize("name", [SUMS_NAME, INDEX_NAME])
-def test_56_a_fifo_in_place_of_the_evidence_is_refused(bundle: Path, name: str) -> None:
-    media = open_media([bundle])
-    (bundle / name).unlink()
-    os.mkfifo(bundle / name)
+def test_56_a_fifo_in_place_of_the_evidence_is_refused(spareless: Path, name: str) -> None:
+    media = open_media([spareless])
+    (spareless / name).unlink()
+    os.mkfifo(spareless / name)
     with pytest.raises(IntegrityError, match=f"{name}: not a regular file"):
         read_evidence(media)
 
 
-def test_sums_that_lead_nowhere_are_refused(bundle: Path) -> None:
-    media = open_media([bundle])
-    (bundle / SUMS_NAME).unlink()
-    (bundle / SUMS_NAME).symlink_to("nowhere")
+def test_sums_that_lead_nowhere_are_refused(spareless: Path) -> None:
+    media = open_media([spareless])
+    (spareless / SUMS_NAME).unlink()
+    (spareless / SUMS_NAME).symlink_to("nowhere")
     with pytest.raises(IntegrityError, match=f"{SUMS_NAME}: not a regular file"):
         read_evidence(media)
-    (bundle / SUMS_NAME).unlink()
+    (spareless / SUMS_NAME).unlink()
     with pytest.raises(MissingVolumeError, match=f"{SUMS_NAME} is on none of the media"):
         read_evidence(media)
 
 
-def test_sums_larger_than_any_sums_are_not_read(bundle: Path) -> None:
-    os.truncate(bundle / SUMS_NAME, 1 << 40)
+def test_sums_larger_than_any_sums_are_not_read(spareless: Path) -> None:
+    os.truncate(spareless / SUMS_NAME, 1 << 40)
     with pytest.raises(IntegrityError, match=f"larger than the limit of {MAX_SUMS_SIZE}"):
-        read_evidence(open_media([bundle]))
+        read_evidence(open_media([spareless]))
 
 
-def test_a_signature_larger_than_any_signature_is_not_read(bundle: Path, key: SigningKey) -> None:
-    os.truncate(bundle / f"{SUMS_NAME}.{key.public.key_id}.sig", 1 << 40)
-    with pytest.raises(IntegrityError, match=f"larger than the limit of {MAX_SIGNATURE_SIZE + 1}"):
-        read_evidence(open_media([bundle]))
+def test_a_signature_larger_than_any_signature_does_not_count(
+    host: Host, spareless: Path, key: SigningKey
+) -> None:
+    os.truncate(spareless / f"{SUMS_NAME}.{key.public.key_id}.sig", 1 << 40)
+    with pytest.raises(TrustError, match="no signature"):
+        host.verify(spareless)
 
 
 def test_12_a_hundred_thousand_signatures_are_refused_before_they_are_read(bundle: Path) -> None:
@@ -114,11 +123,32 @@ def test_12_a_hundred_thousand_signatures_are_refused_before_they_are_read(bundl
 
 
 def test_two_bundles_on_two_media_are_not_one(
-    tmp_path: Path, bundle: Path, key: SigningKey
+    tmp_path: Path, host: Host, bundle: Path, key: SigningKey
 ) -> None:
     other = make_bundle(tmp_path / "other", [key], version="2.0.0")
-    with pytest.raises(IntegrityError, match=f"{other}: holds another bundle than {bundle}"):
-        read_evidence(open_media([bundle, other]))
+    with pytest.raises(IntegrityError, match=f"{other}: holds another bundle than tiny-1.0.0"):
+        host.verify(bundle, other)
+
+
+@pytest.mark.parametrize("name", [SUMS_NAME, INDEX_NAME, "signature"])
+@pytest.mark.parametrize("spare", [False, True])
+@pytest.mark.parametrize("harm", ["flip", "cut", "remove", "link"])
+def test_of_each_small_file_one_copy_may_be_bad(
+    host: Host, bundle: Path, key: SigningKey, name: str, spare: bool, harm: str
+) -> None:
+    name = f"{SUMS_NAME}.{key.public.key_id}.sig" if name == "signature" else name
+    path = bundle / (f"spare.{name}" if spare else name)
+    if harm == "flip":
+        flip_bit(path, 20)
+    elif harm == "cut":
+        os.truncate(path, 10)
+    else:
+        path.unlink()
+    if harm == "link":
+        path.symlink_to("nowhere")
+    found = host.verify(bundle)
+    assert {entry.volume for entry in found.damage} | {*found.missing} <= {path.name}
+    assert host.install(bundle).receipt.generation == 1
 
 
 @pytest.mark.parametrize("name", ["team.pub", "link.pub"])

@@ -194,3 +194,19 @@ def test_the_types_and_the_check_are_had_without_numpy() -> None:
         "sys.exit(bool({'numpy', 'gguf', 'xllamacpp'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 1e20},
+        {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 2**32},
+        {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 0.5},
+        {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 1.0},
+        {"rope_type": "llama3", "low_freq_factor": 5.0},
+        {"rope_type": "llama3", "factor": 5e-324},
+    ],
+)
+def test_rope_scaling_that_no_model_has_is_refused(scaling: dict[str, object]) -> None:
+    with pytest.raises(MalformedError, match=r"config\.json: rope_scaling\."):
+        parse(rope_scaling=scaling)

@@ -48,3 +48,8 @@ def test_a_named_directory_of_libraries_wins(tmp_path: Path) -> None:
 
 def test_without_a_carried_library_the_system_is_left_to_find_its_own(tmp_path: Path) -> None:
     assert "LD_LIBRARY_PATH" not in worker_environment({}, prefix=tmp_path, libraries=None)
+
+
+def test_a_failing_engine_starts_no_debugger(tmp_path: Path) -> None:
+    environment = worker_environment({}, prefix=tmp_path, libraries=None)
+    assert environment["GGML_NO_BACKTRACE"] == "1"

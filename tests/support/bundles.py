@@ -10,6 +10,7 @@ from packager.connected.keys import SigningKey, generate_key, open_key
 from packager.connected.pack import Member, plan_payload, write_payload
 from packager.connected.parity import write_parity
 from packager.connected.sign import sign_bundle
+from packager.connected.spares import write_spares
 from packager.format.bundle import (
     INDEX_NAME,
     Bundle,
@@ -20,7 +21,8 @@ from packager.format.bundle import (
 )
 from packager.format.digest import Digest
 from packager.format.golden import Golden
-from packager.format.sums import SUMS_NAME, encode_sums
+from packager.format.held import HeldFile
+from packager.format.sums import SUMS_NAME, encode_sums, spare_name
 from packager.format.target import Target
 from packager.progress import Silent
 from packager.store.digests import file_digest
@@ -71,11 +73,13 @@ def make_bundle(
     volume_size: int | None = None,
     parity: int = 0,
     extra: Mapping[str, bytes] | None = None,
+    held: Mapping[str, str] | None = None,
 ) -> Path:
     """Write ``output``/<name>-<version>/, signed by ``keys``, and return it.
 
     ``files`` become the variant ``original``, which no engine opens (none, if empty);
-    ``extra`` are further small files beside the index.
+    ``extra`` are further small files beside the index. ``held`` makes it a delta: the names of
+    files that are left out, each with the title of the bundle that carried it.
     """
     directory = output / f"{name}-{version}"
     directory.mkdir(parents=True)
@@ -86,6 +90,8 @@ def make_bundle(
         place = variant_directory(name, made.name)
         members.append(_member(f"{place}/{made.model.name}", made.model))
         variants.append(Variant(made.name, "gguf", "Q4_K_M", place, made.model.name, made.golden))
+    left_out = {m.path: m for m in members if Path(m.path).name in (held or {})}
+    members = [member for member in members if member.path not in left_out]
     plan = plan_payload(members, volume_size, parity)
     packed = write_payload(plan, directory, Silent())
     sums = write_parity(packed.payload, plan.volumes, parity, directory, Silent())
@@ -106,8 +112,14 @@ def make_bundle(
         files=plan.files,
         variants=tuple(variants),
         targets=(Target("linux_x86_64", ("3.11",), "2.28"),),
+        held=tuple(
+            HeldFile(m.path, m.size, m.digest, (held or {})[Path(m.path).name])
+            for m in left_out.values()
+        ),
+        base=Digest.of(b"inventory") if left_out else None,
     )
     (directory / INDEX_NAME).write_bytes(encode_bundle(index))
+    write_spares(directory, [INDEX_NAME])
     for small, data in (extra or {}).items():
         (directory / small).write_bytes(data)
     resign(directory, keys)
@@ -116,10 +128,12 @@ def make_bundle(
 
 def resign(directory: Path, keys: Sequence[SigningKey]) -> None:
     """Write the sums of what is in ``directory`` now, and sign them: what an insider could do."""
-    for signature in directory.glob(f"{SUMS_NAME}*"):
-        signature.unlink()
+    for pattern in (f"{SUMS_NAME}*", f"{spare_name(SUMS_NAME)}*"):
+        for signature in directory.glob(pattern):
+            signature.unlink()
     digests = {path.name: file_digest(path) for path in directory.iterdir()}
     (directory / SUMS_NAME).write_bytes(encode_sums(digests))
+    write_spares(directory, [SUMS_NAME])
     for key in keys:
         sign_bundle(directory, key)
 

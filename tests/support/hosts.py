@@ -147,7 +147,7 @@ def strace(*arguments: str) -> list[str]:
 
 def in_small_disk(place: Path, size: str, script: str) -> subprocess.CompletedProcess[str]:
     """Run the shell ``script`` with a disk of ``size`` at ``place``, that no one else sees."""
-    wrapped = f'mount -t tmpfs -o size={size} tmpfs "$PLACE" && {script}'
+    wrapped = f'mount -t tmpfs -o mode=755,size={size} tmpfs "$PLACE" && {script}'
     command = ["unshare", "-rm", "sh", "-c", wrapped]
     probe = ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", str(place)]
     if not shutil.which("unshare") or subprocess.run(probe, check=False).returncode:

@@ -8,13 +8,50 @@
 # signature of SHA256SUMS first: READ-ME-FIRST.txt says how.
 set -eu
 
-here=$(cd "$(dirname "$0")" && pwd)
+# Nothing of the caller's shell chooses what Python or pip loads, or what a pattern matches.
+unset PYTHONPATH PYTHONHOME PYTHONSTARTUP CDPATH
+for variable in $(env | sed -n 's/^\(PIP_[A-Za-z0-9_]*\)=.*/\1/p'); do
+    unset "$variable"
+done
+LC_ALL=C
+export LC_ALL
+
+here=$(cd -- "$(dirname -- "$0")" && pwd)
 target=${1:-$HOME/airpack}
 
 fail() {
     printf 'error: %s\n' "$1" >&2
     [ $# -lt 2 ] || printf 'try: %s\n' "$2" >&2
     exit 1
+}
+
+quote() {
+    printf '%s\n' "$1" | sed "s/'/'\\\\''/g; 1s/^/'/; \$s/\$/'/"
+}
+
+# The path $1 as one word of a command.
+shown() {
+    case $1 in
+        *[!A-Za-z0-9_./:@%+=,-]*) quote "$1" ;;
+        *) printf '%s\n' "$1" ;;
+    esac
+}
+
+is_file() {
+    [ -f "$1" ] && [ ! -h "$1" ]
+}
+
+# Whether $1 is as airpack writes SHA256SUMS: digests, plain names, and wheels for some Python.
+is_sums() {
+    is_file "$1" && grep -q '  requirements-[0-9.]*\.txt$' "$1" 2>/dev/null &&
+        ! grep -a -q -v '^[0-9a-f]\{64\}  [A-Za-z0-9._-]\{1,120\}$' "$1"
+}
+
+# The volumes of the payload, in order.
+payload() {
+    for volume in "$here"/payload.*; do
+        ! is_file "$volume" || cat "$volume"
+    done 2>/dev/null
 }
 
 # The first Python here that the bundle has wheels for: its version, and the program itself, not
@@ -27,11 +64,11 @@ program = getattr(sys, "_base_executable", None) or sys.executable
 print("%d.%d" % sys.version_info[:2], os.path.realpath(program))' 2>/dev/null) || continue
         version=${found%% *}
         python=${found#* }
-        if grep -q "  requirements-$version\.txt\$" "$here/SHA256SUMS"; then
+        if grep -q "  requirements-$version\.txt\$" "$sums"; then
             return 0
         fi
     done
-    wanted=$(sed -n 's/.*  requirements-\(.*\)\.txt$/\1/p' "$here/SHA256SUMS" | tr '\n' ' ')
+    wanted=$(sed -n 's/.*  requirements-\([0-9.]*\)\.txt$/\1/p' "$sums" | tr '\n' ' ')
     fail "no Python that this bundle has wheels for; it has them for: $wanted" \
         "install one of these from your system's own medium (Debian: apt install python3)"
 }
@@ -39,15 +76,34 @@ print("%d.%d" % sys.version_info[:2], os.path.realpath(program))' 2>/dev/null) |
 # Put the file $1 into $work: the one beside this script if its digest is right, else the
 # payload's copy, and that only if its digest is right.
 fetch() {
-    line=$(grep "^[0-9a-f]\{64\}  $1\$" "$here/SHA256SUMS") || fail "$1: SHA256SUMS does not list it"
-    cp "$here/$1" "$work/$1" 2>/dev/null || :
+    line=$(grep "^[0-9a-f]\{64\}  $1\$" "$sums") || fail "$1: SHA256SUMS does not list it"
+    ! is_file "$here/$1" || cp "$here/$1" "$work/$1" 2>/dev/null || :
     if ! (cd "$work" && printf '%s\n' "$line" | sha256sum -c --status 2>/dev/null); then
         printf 'note: %s is missing or damaged here; taking the copy in the payload\n' "$1" >&2
-        cat "$here"/payload.* 2>/dev/null | tar -x -O -f - "setup/$1" >"$work/$1" 2>/dev/null || :
+        payload | tar -x -O -f - "setup/$1" >"$work/$1" 2>/dev/null || :
         (cd "$work" && printf '%s\n' "$line" | sha256sum -c --status 2>/dev/null) ||
             fail "$1: damaged, and so is its copy in the payload" "copy the bundle again"
     fi
 }
+
+newline='
+'
+case $target in
+    *"$newline"*) fail "the directory's name holds a line break" "sh setup.sh ANOTHER-DIRECTORY" ;;
+    /*) ;;
+    *) target=$PWD/$target ;;
+esac
+# Where a relative entry of PATH finds nothing of the medium's.
+cd /
+
+sums=$here/SHA256SUMS
+if ! is_sums "$sums"; then
+    is_sums "$here/spare.SHA256SUMS" ||
+        fail "$sums: missing or damaged, and so is its second copy" "copy the bundle again"
+    sums=$here/spare.SHA256SUMS
+    printf 'note: SHA256SUMS is missing or damaged; taking its second copy, %s\n' "$sums" >&2
+    printf 'note: check the signature of that file, if you have not\n' >&2
+fi
 
 find_python
 new=
@@ -59,6 +115,9 @@ fi
 
 mkdir -p "$target"
 target=$(cd "$target" && pwd -P)
+case $target in
+    *"$newline"*) fail "$target: the directory's name holds a line break" ;;
+esac
 work=$target/setup
 rm -rf "$work"
 mkdir "$work"
@@ -67,7 +126,7 @@ trap 'rm -rf "${new:-$work}"' EXIT
 trap 'exit 130' INT TERM
 
 printf 'checking the wheels\n' >&2
-for name in $(sed -n 's/^[0-9a-f]\{64\}  \(.*\.whl\)$/\1/p' "$here/SHA256SUMS"); do
+for name in $(sed -n 's/^[0-9a-f]\{64\}  \([A-Za-z0-9._-]*\.whl\)$/\1/p' "$sums"); do
     fetch "$name"
 done
 fetch "requirements-$version.txt"
@@ -85,14 +144,21 @@ prefix=$("$target/bin/python" -I -c 'import sys; print(sys.prefix)') || prefix=
 [ "$prefix" = "$target" ] || fail "$python makes no virtual environment in $target"
 
 printf 'installing airpack into %s\n' "$target" >&2
-PYTHONPATH='' PIP_CONFIG_FILE=/dev/null "$target/bin/python" -I "$(ls "$work"/pip-*.whl)/pip" \
+PIP_CONFIG_FILE=/dev/null "$target/bin/python" -I "$(ls "$work"/pip-*.whl)/pip" \
     install --quiet --isolated --disable-pip-version-check --no-index --no-cache-dir \
     --root-user-action ignore \
     --find-links "$work" --require-hashes --requirement "$work/requirements-$version.txt" ||
     fail "the wheels could not be installed into $target"
+
+# pip's own launcher would let PYTHONPATH choose what airpack loads.
+rm -f "$target/bin/airpack"
+printf '#!/bin/sh\nexec %s -I -c %s %s "$@"\n' "$(quote "$target/bin/python")" \
+    "'import sys; del sys.argv[0]; from packager.cli.main import main; main()'" \
+    "$(quote "$target/bin/airpack")" >"$target/bin/airpack"
+chmod 755 "$target/bin/airpack"
+installed=$("$target/bin/airpack" --version) || fail "airpack does not start in $target"
 new=
 
-printf '%s is ready. Next, with the public key that reached you another way:\n' \
-    "$("$target/bin/airpack" --version)"
-printf '    %s/bin/airpack trust add KEY.pub\n' "$target"
-printf '    %s/bin/airpack install %s\n' "$target" "$here"
+printf '%s is ready. Next, with the public key that reached you another way:\n' "$installed"
+printf '    %s trust add KEY.pub\n' "$(shown "$target/bin/airpack")"
+printf '    %s install %s\n' "$(shown "$target/bin/airpack")" "$(shown "$here")"
