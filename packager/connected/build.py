@@ -37,7 +37,7 @@ from packager.connected.sign import sign_bundle
 from packager.connected.spares import write_spares
 from packager.connected.variants import MadeVariant, Workshop, make_variant
 from packager.connected.wheels import ENGINE, engine_version
-from packager.errors import DigestMismatchError, HostError, NoSpaceError, UsageError
+from packager.errors import DigestMismatchError, HostError, NoSpaceError, PolicyError, UsageError
 from packager.format.bundle import INDEX_NAME, Bundle, Origin, encode_bundle
 from packager.format.digest import Digest
 from packager.format.inventory import Inventory
@@ -45,7 +45,7 @@ from packager.format.lock import Folder, HubCommit, Lock, encode_lock
 from packager.format.recipe import Recipe
 from packager.format.sizes import format_size
 from packager.format.sums import SUMS_NAME, encode_sums
-from packager.format.timestamps import format_timestamp
+from packager.format.timestamps import format_timestamp, parse_timestamp
 from packager.format.volumes import ParityVolume
 from packager.progress import Progress
 from packager.store.atomic import fsync_directory, make_directory, naming_refusals, write_file
@@ -85,6 +85,15 @@ def check_output(recipe: Recipe, output: Path) -> Path:
     return directory
 
 
+def _check_expiry(request: BuildRequest) -> None:
+    """Refuse what every host will refuse, before it is carried there."""
+    expires = request.recipe.expires
+    if expires is not None and parse_timestamp(expires) <= request.now:
+        raise PolicyError(
+            f"recipe: expires: {expires} is over", hint="set a later date, or leave it out"
+        )
+
+
 def _check_writable(output: Path) -> None:
     """Find out before the hours of work, and without making ``output``."""
     absolute = output.absolute()
@@ -104,6 +113,7 @@ def build(request: BuildRequest, cache: Cache, progress: Progress) -> Path:
     recipe, lock = request.recipe, request.lock
     directory = check_output(recipe, request.output)
     check_targets(recipe.targets)
+    _check_expiry(request)
     _check_writable(request.output)
     sources = fetch(lock, cache, progress, recipe_folder=request.recipe_folder)
     provisions = provide(recipe, cache, progress)

@@ -110,8 +110,9 @@ Signed by
 {signers}
 
 1. Check it, with what this host already has. KEY.pub is the sender's public key. It must
-   have reached you ANOTHER WAY than this medium; if it did not, have the fingerprint above
-   read out to you over a telephone and compare it with `airpack keys show KEY.pub`.
+   have reached you ANOTHER WAY than this medium; if it did not, call the sender, have THEM
+   read out their fingerprint, and compare it with what this prints:
+   `openssl pkey -pubin -in KEY.pub -outform DER | sha256sum`
 
 {checks}
     sha256sum -c {sums}

@@ -77,6 +77,9 @@ def read_lock(path: Path) -> Lock:
     return lock
 
 
+PLATFORM = "linux_x86_64"  # what there is an engine and a libgomp for
+
+
 def unsupported(recipe: Recipe) -> tuple[str, ...]:
     """What ``recipe`` asks for that this version does not make, each in a few words."""
     facts = []
@@ -85,6 +88,7 @@ def unsupported(recipe: Recipe) -> tuple[str, ...]:
             facts.append(f"variant {variant.name}: the format {variant.format}")
         elif variant.type is not None and variant.type not in TYPE_NAMES:
             facts.append(f"variant {variant.name}: the type {variant.type}")
+    facts += [f"a bundle for {t.platform}" for t in recipe.targets if t.platform != PLATFORM]
     if recipe.calibration is not None:
         facts.append("calibrate")
     if recipe.quality is not None:

@@ -23,7 +23,7 @@ from support.workplace import NOW, PYTHON, Workplace
 
 from packager.connected.build import BuildRequest, build
 from packager.connected.cache import Cache
-from packager.errors import HostError, UsageError
+from packager.errors import HostError, PolicyError, UsageError
 from packager.format.bundle import Bundle, parse_bundle
 from packager.format.lock import parse_lock
 from packager.format.sums import parse_sums
@@ -368,3 +368,13 @@ def test_99_full_disk_leaves_nothing_of_the_bundle(
     assert str(disk) in lines[0]
     assert lines[-1] == "left:"
     assert list(disk.iterdir()) == []
+
+
+def test_18_a_release_that_has_expired_already_is_not_built(
+    workplace: Workplace, tmp_path: Path
+) -> None:
+    request = workplace.request(tmp_path / "out")
+    late = replace(request, recipe=replace(request.recipe, expires="2020-01-01"))
+    with pytest.raises(PolicyError, match="2020-01-01 is over"):
+        build(late, workplace.cache, Silent())
+    assert not (tmp_path / "out").exists()

@@ -232,13 +232,15 @@ variants:
   - {name: d, format: gguf, type: Q4_K_M}
 calibrate: {text: a.txt}
 quality: {text: b.txt, max_perplexity_increase: 5%}
-medium: {parity: 1}
+targets:
+  - {platform: linux_aarch64}
 """
 
     assert unsupported(parse_recipe(recipe)) == (
         "variant a: the format compressed-tensors",
         "variant b: the format lora",
         "variant c: the type Q9_Z",
+        "a bundle for linux_aarch64",
         "calibrate",
         "quality",
     )
