@@ -330,7 +330,7 @@ def test_99_a_disk_that_fills_up_meanwhile_is_named_and_the_next_copy_goes_on(
 
 def test_101_a_read_only_medium_is_refused_before_anything(bundle: Path, stick: Path) -> None:
     script = (
-        'mount -o remount,ro "$PLACE" && '
+        'mount -t tmpfs -o remount,ro tmpfs "$PLACE" && '
         f'{sys.executable} -c \'{COPY_ONCE}\' "{bundle}" "$PLACE"; ls -A "$PLACE"'
     )
     done = in_small_disk(stick, "16m", script)
