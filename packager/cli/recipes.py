@@ -40,7 +40,8 @@ def init(screen: Screen, source: str, output: Path | None) -> None:
     write_file(path, text.encode("utf-8"))
     screen.result(
         {"ok": True, "recipe": str(path)},
-        f"wrote {path}; read it, then: airpack build {path} -o DIR --key KEY",
+        f"wrote {path}; read it, then: airpack lock {path}; "
+        f"airpack build {path} --locked -o DIR --key KEY",
     )
 
 

@@ -48,7 +48,10 @@ from packager.format.sums import SUMS_NAME, encode_sums
 from packager.format.timestamps import format_timestamp, parse_timestamp
 from packager.format.volumes import ParityVolume
 from packager.progress import Progress
-from packager.store.atomic import fsync_directory, make_directory, naming_refusals, write_file
+from packager.store.atomic import (
+    appearing_whole,
+    write_file,
+)
 from packager.store.digests import file_digest
 
 LOCK_NAME = "lock.json"
@@ -133,7 +136,7 @@ def build(request: BuildRequest, cache: Cache, progress: Progress) -> Path:
     _say_delta(request, delta, progress)
     members = [*_setup_members(provisions), *delta.carried]
     plan = plan_payload(members, request.volume_size, parity)
-    with _only_builder(directory, cache, progress), _unfinished(directory) as place:
+    with _only_builder(directory, cache, progress), appearing_whole(directory) as place:
         check_output(recipe, request.output)
         _check_space(place, plan, parity, provisions)
         packed = write_payload(plan, place, progress)
@@ -158,24 +161,6 @@ def _only_builder(directory: Path, cache: Cache, progress: Progress) -> Iterator
         on_wait=lambda: progress.note(f"waiting for another process that builds {directory}"),
     ):
         yield
-
-
-@contextmanager
-def _unfinished(directory: Path) -> Iterator[Path]:
-    """A hidden directory that gets the name ``directory`` if the block succeeds, else goes."""
-    place = directory.with_name(f".{directory.name}.unfinished")
-    with naming_refusals(place):
-        if os.path.lexists(place):
-            shutil.rmtree(place)  # of a build that was killed
-        make_directory(place)
-        try:
-            yield place
-            fsync_directory(place)
-            place.rename(directory)
-            fsync_directory(directory.parent)
-        except BaseException:
-            shutil.rmtree(place, ignore_errors=True)
-            raise
 
 
 def _smoke_text(request: BuildRequest) -> str | None:

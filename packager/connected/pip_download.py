@@ -68,7 +68,9 @@ def download(question: Question, place: Path, progress: Progress) -> list[Path]:
     Nobody else may work at ``place``. Raises ``AirpackError`` with pip's own words.
     """
     if not _is_whole(place, question, progress):
-        progress.note(f"fetching wheels for {question.target.platform}, Python {question.python}")
+        what = "wheels" if question.dependencies else ", ".join(question.requirements)
+        host = f"{question.target.platform}, Python {question.python}"
+        progress.note(f"fetching {what} for {host}")
         temporary = place.with_name(f"{TEMPORARY_PREFIX}{place.name}")
         with naming_refusals(place):
             try:

@@ -8,9 +8,7 @@ As with a bundle, nothing unfinished gets the patch's name.
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from packager.connected.keys import SigningKey
@@ -25,8 +23,7 @@ from packager.format.sums import MAX_SUMS_SIZE, SUMS_NAME, encode_sums, parse_su
 from packager.format.ticket import Ticket, digest_of_chunks, format_ranges
 from packager.progress import Progress
 from packager.store.atomic import (
-    fsync_directory,
-    make_directory,
+    appearing_whole,
     naming_refusals,
     open_regular,
     read_capped,
@@ -50,7 +47,9 @@ def build_patch(
     _check_ticket(ticket, bundle, digest, source)
     patch = _plan(ticket, bundle, digest)
     directory = output / f"{bundle.title}.patch-{ticket.check}"
-    with _unfinished(directory) as place:
+    if os.path.lexists(directory):
+        raise UsageError(f"{directory}: exists already", hint="carry that one, or remove it")
+    with appearing_whole(directory) as place:
         _write_chunks(place / CHUNKS_NAME, patch, bundle, source, progress)
         write_file(place / PATCH_NAME, encode_patch(patch))
         write_file(place / README_NAME, _readme(patch, directory.name, keys))
@@ -109,26 +108,6 @@ def _plan(ticket: Ticket, bundle: Bundle, digest: Digest) -> Patch:
             hint="copy the damaged volumes again from the bundle itself",
         )
     return Patch(bundle.title, digest, tuple(chunks))
-
-
-@contextmanager
-def _unfinished(directory: Path) -> Iterator[Path]:
-    """A hidden directory that gets the name ``directory`` if the block succeeds, else goes."""
-    if os.path.lexists(directory):
-        raise UsageError(f"{directory}: exists already", hint="carry that one, or remove it")
-    place = directory.with_name(f".{directory.name}.unfinished")
-    with naming_refusals(place):
-        if os.path.lexists(place):
-            shutil.rmtree(place)  # of a run that was killed
-        make_directory(place)
-        try:
-            yield place
-            fsync_directory(place)
-            place.rename(directory)
-            fsync_directory(directory.parent)
-        except BaseException:
-            shutil.rmtree(place, ignore_errors=True)
-            raise
 
 
 def _write_chunks(

@@ -54,7 +54,7 @@ def stage_files(
     bundle = verified.bundle
     chunks = _chunks_of(bundle, missing)
     places = _places(bundle, media)
-    _check_volumes_there(bundle, media, chunks)
+    _check_volumes_there(bundle, media, chunks, progress)
     _check_space(home, sum(file.size for file in missing))
     allow_open_files(len(missing) + len(places))
     with ExitStack() as stack:
@@ -89,7 +89,8 @@ def _check_files(files: Sequence[PayloadFile], blobs: Mapping[Digest, IncomingBl
 def _recover(verified: VerifiedBundle, media: Media, writer: _Writer, progress: Progress) -> None:
     """Have the chunks that were bad or not there; raises if some cannot be had."""
     bundle = verified.bundle
-    progress.note(f"{len(writer.bad)} chunk(s) bad or missing; rebuilding them")
+    if bundle.parity or len(media.directories) > 1:
+        progress.note(f"{len(writer.bad)} chunk(s) bad or missing; making them good")
     with progress.task("rebuilding", _total(bundle, writer.bad)) as task:
         lost = recover_chunks(verified, media, writer.bad, good=writer.write, task=task)
     if not lost:
@@ -160,7 +161,9 @@ def _places(bundle: Bundle, media: Media) -> dict[str, Path]:
     return {name: path for name, path in places.items() if regular_size(path) is not None}
 
 
-def _check_volumes_there(bundle: Bundle, media: Media, chunks: Sequence[int]) -> None:
+def _check_volumes_there(
+    bundle: Bundle, media: Media, chunks: Sequence[int], progress: Progress
+) -> None:
     """Raise where volumes that hold ``chunks`` are absent, more than parity can make good.
 
     So a forgotten medium is noticed at once, and not after an hour.
@@ -170,6 +173,8 @@ def _check_volumes_there(bundle: Bundle, media: Media, chunks: Sequence[int]) ->
     wanted = [name for name in absent if name in needed]
     if wanted and len(absent) > len(bundle.parity):
         raise _missing(", ".join(wanted), media)
+    if absent:
+        progress.note(f"{', '.join(absent)}: missing; this install does without")
     for volume in bundle.volumes:
         if (path := media.find(volume.name)) is not None:
             _check_volume(volume, path, spared=bool(bundle.parity))

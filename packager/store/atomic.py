@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,6 +66,24 @@ def make_directory(directory: Path) -> None:
         for path in reversed(missing):
             path.mkdir(mode=0o755, exist_ok=True)
             fsync_directory(path.parent)
+
+
+@contextmanager
+def appearing_whole(directory: Path) -> Iterator[Path]:
+    """A hidden directory that gets the name ``directory`` if the block succeeds, else goes."""
+    place = directory.with_name(f".{directory.name}.unfinished")
+    with naming_refusals(place):
+        if os.path.lexists(place):
+            shutil.rmtree(place)  # of a run that was killed
+        make_directory(place)
+        try:
+            yield place
+            fsync_directory(place)
+            place.rename(directory)
+            fsync_directory(directory.parent)
+        except BaseException:
+            shutil.rmtree(place, ignore_errors=True)
+            raise
 
 
 def write_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
