@@ -23,14 +23,9 @@ from packager.connected.delta import Delta, leave_out
 from packager.connected.documents import README_NAME, SETUP_NAME, readme_text
 from packager.connected.fetch import fetch
 from packager.connected.keys import SigningKey
+from packager.connected.layout import Member, PayloadPlan, plan_payload
 from packager.connected.local import read_text
-from packager.connected.pack import (
-    Member,
-    PackedPayload,
-    PayloadPlan,
-    plan_payload,
-    write_payload,
-)
+from packager.connected.pack import PackedPayload, write_payload
 from packager.connected.parity import write_parity
 from packager.connected.provisions import Provisions, check_targets, provide
 from packager.connected.sign import sign_bundle

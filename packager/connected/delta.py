@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from packager.connected.pack import Member
+from packager.connected.layout import Member
 from packager.errors import UsageError
 from packager.format.bundle import MAX_FILES
 from packager.format.held import HeldFile

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from packager.connected.keys import SigningKey
-from packager.connected.pack import FAT32_MAX_FILE_SIZE
+from packager.connected.layout import FAT32_MAX_FILE_SIZE
 from packager.connected.sign import sign_bundle
 from packager.errors import DigestMismatchError, MissingVolumeError, UsageError
 from packager.format.bundle import INDEX_NAME, MAX_INDEX_SIZE, Bundle, parse_bundle

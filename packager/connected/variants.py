@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from packager.connected.cache import Cache
-from packager.connected.pack import Member
+from packager.connected.layout import Member
 from packager.errors import MalformedError
 from packager.format import canonical
 from packager.format.bundle import Variant, variant_directory

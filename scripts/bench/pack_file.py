@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 from packager.connected.keys import open_key
-from packager.connected.pack import Member, plan_payload, write_payload
+from packager.connected.layout import Member, plan_payload
+from packager.connected.pack import write_payload
 from packager.connected.parity import write_parity
 from packager.connected.sign import sign_bundle
 from packager.format.bundle import (

@@ -19,7 +19,7 @@ from support.workplace import RECIPE, Workplace
 
 from packager.connected.build import build
 from packager.connected.delta import leave_out
-from packager.connected.pack import Member
+from packager.connected.layout import Member
 from packager.errors import UnsafeContentError, UsageError
 from packager.format.bundle import Bundle, parse_bundle
 from packager.format.digest import Digest

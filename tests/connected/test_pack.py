@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from support.hosts import child_env, in_small_disk
 from support.watching import WatchedTask, Watching
 
-from packager.connected.pack import (
+from packager.connected.layout import (
     FAT32_MAX_FILE_SIZE,
     Member,
     choose_chunk_size,
     plan_payload,
-    write_payload,
 )
+from packager.connected.pack import write_payload
 from packager.errors import (
     DigestMismatchError,
     HostError,
@@ -221,7 +221,8 @@ def test_member_that_is_gone_is_named(tmp_path: Path) -> None:
 PACK = """\
 import resource, sys
 from pathlib import Path
-from packager.connected.pack import Member, plan_payload, write_payload
+from packager.connected.layout import Member, plan_payload
+from packager.connected.pack import write_payload
 from packager.errors import AirpackError
 from packager.progress import Silent
 from packager.store.digests import file_digest

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from packager.connected.keys import SigningKey, generate_key, open_key
-from packager.connected.pack import Member, plan_payload, write_payload
+from packager.connected.layout import Member, plan_payload
+from packager.connected.pack import write_payload
 from packager.connected.parity import write_parity
 from packager.connected.sign import sign_bundle
 from packager.connected.spares import write_spares
