@@ -1,25 +1,32 @@
 """Write the parity volumes of a payload that is packed already.
 
-Stripes run across all volumes, so this is a second reading of them, of what the page cache
-still holds where memory allows. One chunk of one volume is in memory at a time, and the sums.
+Stripes run across all volumes, so this is a second reading of the payload: from the files that
+went into it, which lie on a faster disk than a bundle that is built on a stick. Each chunk must
+have the digest that it was packed with. A few chunks are in memory at a time, and the sums.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from packager.connected.layout import PayloadPlan
+from packager.connected.payload import PayloadReader
 from packager.errors import IntegrityError
 from packager.format.digest import Digest
 from packager.format.parity import combine, parity_matrix, tile_size
-from packager.format.volumes import ParityVolume, Payload, Volume, parity_name, stripe_count
+from packager.format.volumes import ParityVolume, Payload, Volume, parity_name, volume_chunks
 from packager.progress import Progress, Task
-from packager.store.atomic import naming_refusals, open_regular
+from packager.store.atomic import naming_refusals
 from packager.store.open_files import allow_open_files
+
+_MOST_UNCHECKED = 2  # blocks that wait in memory
 
 
 @dataclass(frozen=True)
@@ -31,62 +38,101 @@ class WrittenParity:
 
 
 def write_parity(
-    payload: Payload, volumes: Sequence[Volume], count: int, directory: Path, progress: Progress
+    plan: PayloadPlan, payload: Payload, directory: Path, progress: Progress
 ) -> WrittenParity:
-    """Write ``count`` parity volumes beside ``volumes`` in ``directory``, each fsynced.
+    """Write the parity volumes of ``plan``, packed as ``payload``, into ``directory``, fsynced.
 
-    Raises ``IntegrityError`` where a volume is shorter than it was, ``NoSpaceError`` or
+    Raises ``IntegrityError`` where a member is no longer what was packed, ``NoSpaceError`` or
     ``HostError`` for what the system refuses.
     """
+    count = plan.cut.parity
     if count == 0:
         return WrittenParity((), {})
-    allow_open_files(len(volumes) + count)
-    stripes = stripe_count(payload, volumes)
+    allow_open_files(len(plan.volumes) + count)
     with ExitStack() as stack:
-        sources = [stack.enter_context(open_regular(directory / v.name)) for v in volumes]
+        columns = [
+            _Column(volume, payload, stack.enter_context(PayloadReader(plan, volume.offset)))
+            for volume in plan.volumes
+        ]
         writers = [
             stack.enter_context(_Writer(directory / parity_name(n + 1), payload.chunk_size))
             for n in range(count)
         ]
         task = stack.enter_context(progress.task("parity", payload.size))
-        stripe = _Stripes(payload, volumes, sources, count, task)
-        for number in range(stripes):
-            for tile in stripe.sums(number):
+        checker = stack.enter_context(ThreadPoolExecutor(1))
+        stripes = _Stripes(columns, payload.chunk_size, count, checker, task)
+        for _ in range(plan.cut.stripes):
+            for tile in stripes.next_sums():
                 for writer, data in zip(writers, tile, strict=True):
                     writer.write(data)
         for writer in writers:
             writer.finish()
-    size = stripes * payload.chunk_size
+    size = plan.cut.stripes * payload.chunk_size
     made = tuple(ParityVolume(w.path.name, size, tuple(w.chunks)) for w in writers)
     return WrittenParity(made, {w.path.name: Digest(w.whole.hexdigest()) for w in writers})
+
+
+class _Column:
+    """What one volume has of each stripe: read in order, and compared with what was packed."""
+
+    def __init__(self, volume: Volume, payload: Payload, reader: PayloadReader) -> None:
+        self._volume = volume
+        self._reader = reader
+        self._chunk_size = payload.chunk_size
+        self._expected = (payload.chunks[number] for number in volume_chunks(payload, volume))
+        self._state = hashlib.sha256()
+        self._read = self._checked = 0
+
+    def read(self, buffer: memoryview) -> bytes:
+        """The next bytes, as many as there are in ``buffer`` or left, through that."""
+        view = buffer[: self._volume.size - self._read]
+        self._reader.fill(view)
+        self._read += len(view)
+        return bytes(view)
+
+    def check(self, data: bytes) -> None:
+        """Take what was read next; raises ``IntegrityError`` at the end of a changed chunk."""
+        self._state.update(data)
+        self._checked += len(data)
+        if self._checked % self._chunk_size == 0 or self._checked == self._volume.size:
+            found, self._state = Digest(self._state.hexdigest()), hashlib.sha256()
+            if found != next(self._expected):
+                raise IntegrityError(
+                    f"{self._volume.name}: what is in it changed while its parity was computed"
+                )
 
 
 @dataclass(frozen=True)
 class _Stripes:
     """The stripes of a packed payload, and what they add up to."""
 
-    payload: Payload
-    volumes: Sequence[Volume]
-    sources: Sequence[int]
+    columns: Sequence[_Column]
+    chunk_size: int
     count: int
+    checker: ThreadPoolExecutor
     task: Task
 
-    def sums(self, number: int) -> Iterator[list[bytes]]:
-        """The parity of stripe ``number``, tile by tile: of each parity volume some bytes."""
-        matrix = parity_matrix(len(self.volumes), self.count)
-        size = tile_size(self.payload.chunk_size, self.count)
-        begin = number * self.payload.chunk_size
-        for position in range(begin, begin + self.payload.chunk_size, size):
-            yield combine(matrix, self._blocks(position, size), size)
+    def next_sums(self) -> Iterator[list[bytes]]:
+        """The parity of the next stripe, tile by tile: of each parity volume some bytes."""
+        matrix = parity_matrix(len(self.columns), self.count)
+        size = tile_size(self.chunk_size, self.count)
+        for _ in range(0, self.chunk_size, size):
+            yield combine(matrix, self._blocks(size), size)
 
-    def _blocks(self, position: int, size: int) -> Iterator[bytes]:
-        for volume, source in zip(self.volumes, self.sources, strict=True):
-            wanted = max(0, min(size, volume.size - position))
-            data = os.pread(source, wanted, position) if wanted else b""
-            if len(data) != wanted:
-                raise IntegrityError(f"{volume.name}: changed while its parity was computed")
-            self.task.advance(wanted)
+    def _blocks(self, size: int) -> Iterator[bytes]:
+        """The next ``size`` bytes of each column; all are checked by the end."""
+        buffer = memoryview(bytearray(size))
+        checks: deque[Future[None]] = deque()
+        for column in self.columns:
+            data = column.read(buffer)
+            if data:
+                checks.append(self.checker.submit(column.check, data))
+                self.task.advance(len(data))
             yield data
+            if len(checks) > _MOST_UNCHECKED:
+                checks.popleft().result()
+        for check in checks:
+            check.result()
 
 
 class _Writer:

@@ -20,7 +20,7 @@ from packager.isolated.chunks import read_fully
 from packager.isolated.media import regular_size
 from packager.isolated.source import SmallFile, Source
 from packager.isolated.spread import Share
-from packager.isolated.uncached import aligned_buffer, open_uncached
+from packager.isolated.uncached import open_uncached
 from packager.progress import Progress, Task
 from packager.store.atomic import (
     TEMPORARY_PREFIX,
@@ -30,6 +30,7 @@ from packager.store.atomic import (
     open_regular,
     write_all,
 )
+from packager.store.direct import aligned_buffer
 
 # Buffers of 1 to 4 MiB, reused, make hashing free beside the copy; larger or fresh ones do not.
 _BUFFER_SIZE = 1 << 20

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import mmap
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,13 +9,7 @@ from pathlib import Path
 
 from packager.isolated.chunks import read_fully
 from packager.store.atomic import open_regular
-
-_ALIGNMENT = 4096  # bytes; no device in use has larger sectors
-
-
-def aligned_buffer(size: int) -> memoryview:
-    """A buffer of ``size`` bytes, a multiple of 4096, that a device can read into."""
-    return memoryview(mmap.mmap(-1, size))
+from packager.store.direct import ALIGNMENT, set_direct
 
 
 @contextmanager
@@ -36,31 +28,21 @@ class UncachedFile:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._direct = self._set_direct(True)
+        self._direct = set_direct(self._descriptor, True)
 
     def read(self, buffer: memoryview, position: int, size: int) -> int:
         """Read ``size`` bytes from ``position``; returns how many came before an end or an error.
 
-        ``buffer`` is of :func:`aligned_buffer`, ``position`` a multiple of 4096, and ``buffer``
+        ``buffer`` is of ``direct.aligned_buffer``, ``position`` a multiple of 4096, and ``buffer``
         large enough for ``size`` rounded up to one.
         """
         if self._direct:
-            whole = -(-size // _ALIGNMENT) * _ALIGNMENT
+            whole = -(-size // ALIGNMENT) * ALIGNMENT
             if read_at_once(self._descriptor, buffer[:whole], position) >= size:
                 return size
             # The end, a bad sector, or a filesystem that wants another alignment.
-            self._direct = not self._set_direct(False)
+            self._direct = set_direct(self._descriptor, False)
         return read_fully(self._descriptor, buffer[:size], position)
-
-    def _set_direct(self, wanted: bool) -> bool:
-        """Ask for direct reads or for others; returns whether the filesystem does that."""
-        flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL)
-        flags = flags | os.O_DIRECT if wanted else flags & ~os.O_DIRECT
-        try:
-            fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags)
-        except OSError:
-            return False
-        return True
 
 
 def read_at_once(descriptor: int, buffer: memoryview, position: int) -> int:

@@ -40,7 +40,7 @@ def translate(
         return NoSpaceError(f"{where}: no space left", hint="free some space, then run it again")
     if error.errno == errno.EFBIG:
         return NoSpaceError(f"{where}: the file is too large for this filesystem")
-    if error.errno == errno.EIO:
+    if error.errno in (errno.EIO, errno.EUCLEAN):  # EUCLEAN: a damaged directory of the device
         return IntegrityError(f"{where}: the device gives an input/output error")
     if error.errno == errno.EROFS:
         return HostError(f"{where}: this place is read-only")
@@ -68,22 +68,33 @@ def make_directory(directory: Path) -> None:
             fsync_directory(path.parent)
 
 
+def unfinished_place(directory: Path) -> Path:
+    """Where what is to become ``directory`` is made: beside it, hidden."""
+    return directory.with_name(f".{directory.name}.unfinished")
+
+
 @contextmanager
 def appearing_whole(directory: Path) -> Iterator[Path]:
     """A hidden directory that gets the name ``directory`` if the block succeeds, else goes."""
-    place = directory.with_name(f".{directory.name}.unfinished")
+    place = unfinished_place(directory)
     with naming_refusals(place):
         if os.path.lexists(place):
             shutil.rmtree(place)  # of a run that was killed
         make_directory(place)
         try:
             yield place
-            fsync_directory(place)
-            place.rename(directory)
-            fsync_directory(directory.parent)
+            name_directory(place, directory)
         except BaseException:
             shutil.rmtree(place, ignore_errors=True)
             raise
+
+
+def name_directory(place: Path, directory: Path) -> None:
+    """Give ``place``, all of whose files are on the disk, the name ``directory`` beside it."""
+    with naming_refusals(place):
+        fsync_directory(place)
+        place.rename(directory)
+        fsync_directory(directory.parent)
 
 
 def write_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:

@@ -13,25 +13,16 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.bundles import flip_bit
 from support.hosts import child_env, in_small_disk
 from support.watching import WatchedTask, Watching
 
-from packager.connected.layout import (
-    FAT32_MAX_FILE_SIZE,
-    Member,
-    choose_chunk_size,
-    plan_payload,
-)
+from packager.connected.layout import Member, plan_payload
 from packager.connected.pack import write_payload
-from packager.errors import (
-    DigestMismatchError,
-    HostError,
-    IntegrityError,
-    UnsafeContentError,
-    UsageError,
-)
+from packager.connected.parity import write_parity
+from packager.errors import DigestMismatchError, HostError, IntegrityError
 from packager.format.digest import Digest
-from packager.format.volumes import MAX_CHUNK_SIZE, MIN_CHUNK_SIZE
+from packager.format.volumes import MIN_CHUNK_SIZE
 from packager.progress import Silent
 from packager.store.digests import file_digest
 
@@ -117,55 +108,6 @@ def test_stock_tar_gives_every_file_back(tmp_path: Path) -> None:
     assert found == CONTENTS
 
 
-def test_volumes_hold_whole_chunks_and_no_more_than_asked(tmp_path: Path) -> None:
-    plan = plan_payload([member(tmp_path, "a", bytes(10 * KIB64))], 3 * KIB64 + 5)
-
-    assert plan.chunk_size == KIB64
-    assert [volume.size for volume in plan.volumes] == [
-        3 * KIB64,
-        3 * KIB64,
-        3 * KIB64,
-        KIB64 + 1536,
-    ]
-    assert [volume.offset for volume in plan.volumes] == [n * 3 * KIB64 for n in range(4)]
-    assert [volume.name for volume in plan.volumes][::3] == ["payload.00001", "payload.00004"]
-
-
-def test_105_no_volume_is_more_than_fat32_holds() -> None:
-    digest = Digest.of(b"")
-    for wanted in (None, 1 << 40):
-        plan = plan_payload([Member("a", Path("a"), 9 << 30, digest)], wanted)
-        assert max(volume.size for volume in plan.volumes) <= FAT32_MAX_FILE_SIZE
-        assert all(v.size % plan.chunk_size == 0 for v in plan.volumes[:-1])
-
-
-def test_chunk_sizes_are_powers_of_two_within_the_format() -> None:
-    sizes = [choose_chunk_size(1 << power) for power in range(44)]
-
-    assert sizes == sorted(sizes)
-    assert {sizes[0], sizes[-1]} == {MIN_CHUNK_SIZE, MAX_CHUNK_SIZE}
-    assert all(size & (size - 1) == 0 for size in sizes)
-
-
-@pytest.mark.parametrize(
-    ("size", "wanted"), [(1 << 20, KIB64 - 1), (1 << 20, 0), (1 << 40, 1 << 23)]
-)
-def test_volumes_too_small_for_the_payload_are_refused_before_packing(
-    size: int, wanted: int
-) -> None:
-    with pytest.raises(UsageError, match="too small") as caught:
-        plan_payload([Member("a", Path("a"), size, Digest.of(b""))], wanted)
-
-    least = int((caught.value.hint or "").split()[1])
-    plan_payload([Member("a", Path("a"), size, Digest.of(b""))], least)
-
-
-@pytest.mark.parametrize("paths", [["../a"], ["a\\b"], ["a", "A"], ["a", "a/b"]])
-def test_paths_that_no_index_may_hold_are_refused_before_packing(paths: list[str]) -> None:
-    with pytest.raises(UnsafeContentError):
-        plan_payload([Member(path, Path("a"), 0, Digest.of(b"")) for path in paths], None)
-
-
 @pytest.mark.parametrize("size", [99, 101])
 def test_58_member_of_another_size_is_named(tmp_path: Path, size: int) -> None:
     plan = plan_payload([member(tmp_path, "a", bytes(100))], None)
@@ -185,6 +127,18 @@ def test_58_one_bit_changed_since_it_was_recorded_is_noticed(tmp_path: Path, pos
 
     with pytest.raises(DigestMismatchError, match=f"{source}: changed while"):
         write_payload(plan_payload(members, None), tmp_path, Silent())
+
+
+@pytest.mark.parametrize("position", [0, 5 << 20, (9 << 20) - 1])
+def test_58_one_bit_changed_since_it_was_packed_does_not_get_into_the_parity(
+    tmp_path: Path, position: int
+) -> None:
+    plan = plan_payload([member(tmp_path, "a", os.urandom(9 << 20))], 4 << 20, 1)
+    written = write_payload(plan, tmp_path, Silent())
+    flip_bit(plan.members[0].source, position)
+
+    with pytest.raises(IntegrityError, match=r"payload\.0000\d: what is in it changed"):
+        write_parity(plan, written.payload, tmp_path, Silent())
 
 
 def test_58_member_cut_short_while_it_is_read_is_named(
