@@ -42,7 +42,7 @@ def copy(screen: Screen, bundle: Path, to: tuple[Path, ...], verify: bool) -> No
         if not plan.left or not screen.may_ask:
             break
         plan = _next_plan(screen, source, plan.left, to)
-    document = _document(shares, plan.left, verify=verify)
+    document = _document(source, shares, plan.left, verify=verify)
     if plan.left:
         screen.failure(document, _text(shares), _left_error(source, bundle, to, plan.left))
     screen.result(document, _text(shares))
@@ -52,25 +52,47 @@ def _carry_out(screen: Screen, source: Source, plan: Plan, *, verify: bool) -> t
     """Say what each medium gets, then copy it; returns the shares."""
     for share in plan.shares:
         names = listed(volume.name for volume in share.volumes) or "no volume"
+        rest = f"{format_size(share.missing)} of it to be written" if share.missing else "all there"
         screen.note(
-            f"{share.directory}: {format_size(share.size)} with the small files ({share.size} "
-            f"bytes): {names}"
+            f"{share.directory}: {format_size(share.size)} ({share.size} bytes): {names}, and the "
+            f"small files; {rest}, and room for {format_size(share.room)} more"
         )
     if plan.left:
-        screen.note(f"no room yet for {listed(plan.left)}")
+        screen.note(f"no room yet for {listed(plan.left)}: {_needed(source, plan.left)}")
     for share in plan.shares:
         copy_share(source, share, screen, verify=verify)
     return plan.shares
+
+
+def _left_size(source: Source, left: Sequence[str]) -> int:
+    return sum(volume.size for volume in source.bundle.volume_files if volume.name in left)
+
+
+def _least_medium(source: Source, left: Sequence[str]) -> int:
+    """The bytes that one more medium needs, to take any of the volumes ``left``."""
+    sizes = (volume.size for volume in source.bundle.volume_files if volume.name in left)
+    return sum(file.size for file in source.small) + min(sizes, default=0)
+
+
+def _needed(source: Source, left: Sequence[str]) -> str:
+    least = _least_medium(source, left)
+    return (
+        f"{format_size(_left_size(source, left))} more, for which a medium needs "
+        f"{format_size(least)} ({least} bytes) at least"
+    )
 
 
 def _refuse_if_nothing_fits(source: Source, plan: Plan) -> None:
     if not plan.left or any(share.volumes for share in plan.shares):
         return
     size = next(v.size for v in source.bundle.volume_files if v.name == plan.left[0])
-    where = ", ".join(str(share.directory.parent) for share in plan.shares)
+    where = ", ".join(
+        f"{share.directory.parent} ({format_size(share.room)} free beside the small files)"
+        for share in plan.shares
+    )
     raise NoSpaceError(
         f"{where}: no room for {plan.left[0]}, which is {format_size(size)}, nor for any other",
-        hint="take larger media, or build with a smaller --volume-size",
+        hint="take larger media, or build again with a smaller --volume-size",
     )
 
 
@@ -78,7 +100,7 @@ def _next_plan(screen: Screen, source: Source, left: Sequence[str], named: Seque
     """Wait for the next medium that has room for one of the volumes ``left``."""
     while True:
         answer = ask_for_medium(
-            f"still to be copied: {listed(left)}",
+            f"still to be copied: {listed(left)}; {_needed(source, left)}",
             "Enter once the next medium is mounted in the place of one, or its directory",
         )
         targets = [Path(answer).expanduser()] if answer else named
@@ -97,12 +119,14 @@ def _left_error(
 ) -> MissingVolumeError:
     words = shlex.join(["airpack", "copy", str(bundle), *map(str, to)])
     return MissingVolumeError(
-        f"{source.bundle.title}: still to be copied: {', '.join(left)}",
+        f"{source.bundle.title}: still to be copied: {', '.join(left)}; {_needed(source, left)}",
         hint=f"{words} NEXT, where NEXT is one more medium; what is copied is kept",
     )
 
 
-def _document(shares: Sequence[Share], left: Sequence[str], *, verify: bool) -> dict[str, object]:
+def _document(
+    source: Source, shares: Sequence[Share], left: Sequence[str], *, verify: bool
+) -> dict[str, object]:
     return {
         "ok": not left,
         "media": [
@@ -114,6 +138,8 @@ def _document(shares: Sequence[Share], left: Sequence[str], *, verify: bool) -> 
             for share in shares
         ],
         "left": list(left),
+        "left_size": _left_size(source, left),
+        "least_medium": _least_medium(source, left) if left else None,
         "verified": verify,
         "signatures_checked": False,
     }

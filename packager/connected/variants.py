@@ -82,7 +82,7 @@ def _make_gguf(workshop: Workshop, name: str, type_name: str) -> MadeVariant:
         golden = _golden(workshop, key, name, model.path)
     members = [
         Member(f"{directory}/{file_name}", model.path, model.path.stat().st_size, model.digest),
-        *_source_members(workshop, directory, _is_evidence),
+        *_source_members(workshop, directory, is_evidence),
     ]
     variant = Variant(name, GGUF, type_name, directory, file_name, golden)
     return MadeVariant(variant, tuple(members))
@@ -207,7 +207,8 @@ def _source_members(
     ]
 
 
-def _is_evidence(path: str) -> bool:
+def is_evidence(path: str) -> bool:
+    """Whether the file ``path`` of the source goes beside a GGUF file: a licence, a model card."""
     name = PurePosixPath(path)
     return name.suffix.lower() in _TEXT_SUFFIXES and bool(_EVIDENCE.search(name.name))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,5 +91,5 @@ def _small_files(
 def _damaged(path: Path) -> IntegrityError:
     return IntegrityError(
         f"{path}: damaged; nothing was copied",
-        hint=f"airpack verify {path.parent} names all damage; copy from a good one",
+        hint=f"airpack repair {shlex.quote(str(path.parent))} --in-place, then this command again",
     )

@@ -16,13 +16,10 @@ from packager.errors import HostError, NoSpaceError, UsageError
 from packager.format.sizes import format_size
 from packager.format.sums import MAX_SUMS_SIZE, SUMS_NAME
 from packager.format.volumes import VolumeFile
-from packager.isolated.filesystem import Filesystem, read_filesystem
 from packager.isolated.media import regular_size
 from packager.isolated.source import Source
 from packager.store.atomic import TEMPORARY_PREFIX, naming_refusals, read_capped
-
-# Beside the files themselves: directories, and what the filesystem keeps for itself.
-MARGIN = 1 << 20
+from packager.store.filesystem import MARGIN, Filesystem, check_writable, read_filesystem
 
 
 @dataclass(frozen=True)
@@ -44,12 +41,15 @@ class Medium:
 class Share:
     """What one medium is to hold: the directory there, and its volumes in order.
 
-    ``size`` counts the small files too, in bytes.
+    ``size`` counts the small files too, ``missing`` what of all that is not there yet, and
+    ``room`` what stays free behind it; in bytes.
     """
 
     directory: Path
     volumes: tuple[VolumeFile, ...]
     size: int
+    missing: int
+    room: int
 
 
 @dataclass(frozen=True)
@@ -93,17 +93,20 @@ def deal(volumes: Sequence[VolumeFile], media: Sequence[Medium], small_size: int
         for medium in media:
             if volume.name not in places and _take(free, medium, volume, 0):
                 places[volume.name] = medium
-    return Plan(
-        tuple(
-            _share(m.directory, [v for v in volumes if places.get(v.name) is m], small_size)
-            for m in media
-        ),
-        tuple(volume.name for volume in volumes if volume.name not in places),
-    )
-
-
-def _share(directory: Path, volumes: Sequence[VolumeFile], small_size: int) -> Share:
-    return Share(directory, tuple(volumes), small_size + sum(volume.size for volume in volumes))
+    shares = []
+    for medium in media:
+        dealt = tuple(v for v in volumes if places.get(v.name) is medium)
+        shares.append(
+            Share(
+                directory=medium.directory,
+                volumes=dealt,
+                size=small_size + sum(volume.size for volume in dealt),
+                missing=medium.lacking
+                + sum(_rest(medium, volume, medium.held.get(volume.name, 0)) for volume in dealt),
+                room=max(0, free[medium.filesystem.device]),
+            )
+        )
+    return Plan(tuple(shares), tuple(v.name for v in volumes if v.name not in places))
 
 
 def _room_for_volumes(media: Sequence[Medium]) -> dict[int, int]:
@@ -126,12 +129,19 @@ def _take(free: dict[int, int], medium: Medium, volume: VolumeFile, held: int) -
 
     A whole one needs none, on a full medium either.
     """
-    rest = max(0, medium.filesystem.room_for(volume.size) - held)
+    rest = _rest(medium, volume, held)
     device = medium.filesystem.device
-    if volume.name not in medium.whole and rest > free[device]:
+    if rest > max(0, free[device]):
         return False
-    free[device] -= 0 if volume.name in medium.whole else rest
+    free[device] -= rest
     return True
+
+
+def _rest(medium: Medium, volume: VolumeFile, held: int) -> int:
+    """The bytes that ``volume`` still takes there beside the ``held`` that it takes already."""
+    if volume.name in medium.whole:
+        return 0
+    return max(0, medium.filesystem.room_for(volume.size) - held)
 
 
 def _check_file_sizes(volumes: Sequence[VolumeFile], medium: Medium) -> None:
@@ -141,7 +151,7 @@ def _check_file_sizes(volumes: Sequence[VolumeFile], medium: Medium) -> None:
         raise NoSpaceError(
             f"{medium.directory.parent}: {large.name} is {large.size} bytes, and a file on "
             f"{medium.filesystem.kind} (FAT) has {most} at most",
-            hint="format the medium as exFAT or ext4, or build with --volume-size 4GB",
+            hint="format the medium as exFAT or ext4, or build again with --volume-size auto",
         )
 
 
@@ -150,9 +160,7 @@ def _read_medium(source: Source, directory: Path) -> Medium:
     _check_target(source, directory)
     there = directory if directory.exists() else target
     filesystem = read_filesystem(there)
-    if filesystem.read_only or not os.access(there, os.W_OK | os.X_OK):
-        fact = "is read-only" if filesystem.read_only else "this account may not write there"
-        raise HostError(f"{there}: {fact}", hint="mount it for writing, or take another medium")
+    check_writable(there, filesystem, hint="mount it for writing, or take another medium")
     with naming_refusals(directory):
         names = {path.name for path in directory.iterdir()} if directory.exists() else set()
     whole = {

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import random
+import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from support.bundles import CHUNK_SIZE, make_bundle, make_key
+from support.disks import on_fat
 from support.hosts import in_small_disk
+
+from packager.connected.layout import Member, plan_payload
+from packager.format.bundle import encode_bundle, parse_bundle
+from packager.format.digest import Digest
+from packager.format.sizes import format_size
+from packager.format.sums import encode_sums
+from packager.format.tar import BLOCK_SIZE, END_SIZE
 
 from .conftest import AIRPACK, Host
 from .test_use import Terminal
@@ -82,12 +92,17 @@ def test_a_copy_says_what_each_medium_gets_and_that_no_signature_was_checked(
             {"path": str(b / built.bundle.name), "volumes": [], "size": small},
         ],
         "left": [],
+        "left_size": 0,
+        "least_medium": None,
         "verified": True,
         "signatures_checked": False,
     }
     assert f"{a / built.bundle.name}: " in done.err
-    assert f"({whole} bytes): {', '.join(PAYLOAD)}" in done.err
+    assert f"({whole} bytes): {', '.join(PAYLOAD)}, and the small files; " in done.err
+    assert f"({small} bytes): no volume, and the small files; " in done.err
+    assert done.err.count(" of it to be written, and room for ") == 2
     again = host.airpack("copy", built.bundle, a)
+    assert "and the small files; all there, and room for " in again.err
     assert again.out.splitlines()[-1] == (
         f"no signature was checked: airpack verify {a / built.bundle.name}"
     )
@@ -140,11 +155,17 @@ def test_a_full_medium_without_anybody_to_ask_names_what_is_left_and_the_next_ru
     verify = airpack_line(host, "verify", more, place, "--pub", built.pub)
     done = in_small_disk(place, "1792k", f"{first}; echo $?; {second} && {verify}; echo $?")
     title = built.bundle.name
+    small = sum(p.stat().st_size for p in built.bundle.iterdir() if p.name not in PAYLOAD)
+    sizes = [(built.bundle / name).stat().st_size for name in PAYLOAD[2:]]
     assert f"error: {title}: still to be copied: payload.00003, payload.00004, " in done.stderr
+    needed = f"a medium needs {format_size(small + sizes[-1])} ({small + sizes[-1]} bytes) at least"
+    assert done.stderr.count(needed) == 2  # beforehand, and in the end
     assert f"try: airpack copy {built.bundle} {place} NEXT, where" in done.stderr
     document, _, rest = done.stdout.partition("\n12\n")
     assert '"ok": false' in document
-    assert '"left": [\n    "payload.00003",\n' in document
+    assert json.loads(document)["left"] == PAYLOAD[2:]
+    assert json.loads(document)["left_size"] == sum(sizes)
+    assert json.loads(document)["least_medium"] == small + sizes[-1]
     assert rest.splitlines()[0].startswith(f"copied: {place}/{title}, 2 volumes")
     assert rest.splitlines()[-1] == "0"
     assert names(more / title) == PAYLOAD[2:]
@@ -157,6 +178,39 @@ def test_a_medium_that_takes_no_volume_at_all_is_refused_before_anything(
     done = in_small_disk(tmp_path, "1200k", f'{line}; echo $?; ls -A "$PLACE"')
     assert done.stdout == "13\n"
     assert "no room for payload.00001, which is 256 KiB, nor for any other" in done.stderr
+    assert f"error: {tmp_path} (" in done.stderr
+    assert " free beside the small files)" in done.stderr
+
+
+def test_105_a_volume_that_fat32_does_not_take_is_refused_before_anything(
+    host: Host, tmp_path: Path
+) -> None:
+    bundle, stick = sparse_bundle(tmp_path), tmp_path / "stick"
+    stick.mkdir()
+    line = on_fat(*AIRPACK, "copy", bundle, stick, "--no-input")
+    done = in_small_disk(stick, "64m", f'{line}; echo $?; ls -A "$PLACE"')
+    assert done.stdout == "13\n"
+    assert f"{stick}: payload.00001 is 4294967296 bytes, and a file on vfat (FAT)" in done.stderr
+    assert "or build again with --volume-size auto" in done.stderr
+    elsewhere = in_small_disk(stick, "64m", shlex.join(map(str, [*AIRPACK, "copy", bundle, stick])))
+    assert "no room for payload.00001, which is 4 GiB" in elsewhere.stderr
+
+
+def sparse_bundle(directory: Path) -> Path:
+    """A bundle of one volume of 4 GiB that takes no room, and is none that anybody signed."""
+    index = parse_bundle((make_bundle(directory, []) / "bundle.json").read_bytes())
+    path, size = index.files[0].path, (1 << 32) - BLOCK_SIZE - END_SIZE
+    plan = plan_payload([Member(path, directory, size, Digest.of(b""))], 1 << 33)
+    payload, _ = plan.draft()
+    index = replace(index, payload=payload, volumes=plan.volumes, files=plan.files)
+    bundle = directory / "big"
+    bundle.mkdir()
+    (bundle / "bundle.json").write_bytes(encode_bundle(index))
+    with (bundle / plan.volumes[0].name).open("wb") as stream:
+        stream.truncate(plan.volumes[0].size)
+    sums = {"bundle.json": Digest.of(encode_bundle(index)), "payload.00001": Digest.of(b"")}
+    (bundle / "SHA256SUMS").write_bytes(encode_sums(sums))
+    return bundle
 
 
 def test_on_a_terminal_a_full_medium_asks_for_the_next(

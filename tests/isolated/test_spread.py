@@ -11,8 +11,8 @@ from support.bundles import CHUNK_SIZE
 
 from packager.errors import NoSpaceError
 from packager.format.volumes import VolumeFile
-from packager.isolated.filesystem import Filesystem, mount_kind
-from packager.isolated.spread import MARGIN, Medium, deal
+from packager.isolated.spread import Medium, deal
+from packager.store.filesystem import MARGIN, Filesystem, mount_kind
 
 MOUNTS = """\
 22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
@@ -64,6 +64,16 @@ def test_what_is_there_stays_and_a_part_that_no_longer_fits_makes_room() -> None
     assert [[v.name[-1] for v in share.volumes] for share in tight.shares] == [[], ["1"]]
     freed = deal([volume(1, 1 << 19), volume(3, 1 << 20)], [medium(1, 0, part3=1 << 19)], 0)
     assert [v.name[-1] for v in freed.shares[0].volumes] == ["1"]
+
+
+def test_a_share_says_what_is_still_to_be_written_and_what_room_stays() -> None:
+    volumes = [volume(n, 1 << 20) for n in (1, 2, 3)]
+    first = medium(1, 2 << 20, lacking=4096, part2=1 << 18, whole1=1 << 20)
+    shares = deal(volumes, [first, medium(2, 1 << 20)], 5000).shares
+    assert [[v.name[-1] for v in share.volumes] for share in shares] == [["1", "2", "3"], []]
+    assert [share.size for share in shares] == [(3 << 20) + 5000, 5000]
+    assert [share.missing for share in shares] == [4096 + (3 << 18) + (1 << 20), 0]
+    assert [share.room for share in shares] == [(1 << 18) - 4096, 1 << 20]
 
 
 def test_two_directories_on_one_device_share_its_room() -> None:

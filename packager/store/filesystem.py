@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
+from packager.errors import HostError
 from packager.store.atomic import naming_refusals
+
+FAT32_MAX_FILE_SIZE = (1 << 32) - 1
+# Beside the files themselves: directories, and what the filesystem keeps for itself.
+MARGIN = 1 << 20
 
 _MOUNTS = Path("/proc/self/mountinfo")
 _FAT = frozenset({"vfat", "msdos"})
-_MAX_FAT_FILE_SIZE = (1 << 32) - 1
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
@@ -32,11 +37,15 @@ class Filesystem:
     @property
     def max_file_size(self) -> int | None:
         """The most bytes that one file may have here; ``None`` where no volume comes near it."""
-        return _MAX_FAT_FILE_SIZE if self.kind in _FAT else None
+        return FAT32_MAX_FILE_SIZE if self.kind in _FAT else None
 
     def room_for(self, size: int) -> int:
         """The bytes that a file of ``size`` bytes takes here."""
         return -(-size // self.block) * self.block
+
+    def room_for_all(self, sizes: Iterable[int]) -> int:
+        """The bytes that files of ``sizes`` bytes take here together, in one directory."""
+        return sum(map(self.room_for, sizes)) + MARGIN
 
 
 def read_filesystem(directory: Path) -> Filesystem:
@@ -52,6 +61,20 @@ def read_filesystem(directory: Path) -> Filesystem:
         block=status.f_frsize or 4096,
         read_only=bool(status.f_flag & os.ST_RDONLY),
     )
+
+
+def check_writable(directory: Path, filesystem: Filesystem, *, hint: str) -> None:
+    """Raise ``HostError`` with ``hint`` where this account cannot write in ``directory``."""
+    if filesystem.read_only:
+        raise HostError(f"{directory}: is read-only", hint=hint)
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise HostError(f"{directory}: this account may not write there", hint=hint)
+
+
+def nearest_existing(path: Path) -> Path:
+    """``path`` if there is anything of that name, else the nearest above it that is there."""
+    absolute = path.absolute()
+    return next(p for p in (absolute, *absolute.parents) if os.path.lexists(p))
 
 
 def mount_kind(mounts: str, path: PurePath) -> str:
