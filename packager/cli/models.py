@@ -106,7 +106,7 @@ def uninstall(screen: Screen, name: str, generation: int | None) -> None:
 @click.command(cls=Command)
 @click.pass_obj
 def gc(screen: Screen) -> None:
-    """Remove what no generation holds, and print the bytes freed."""
+    """Remove what no generation holds and what unfinished installs left; print the bytes freed."""
     freed = free_space(home(), now=now(), operator=operator())
     readable = f" ({format_size(freed)})" if freed else ""
     screen.result({"ok": True, "freed": freed}, f"freed: {freed} bytes{readable}")

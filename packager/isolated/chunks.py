@@ -1,4 +1,4 @@
-"""Reading volumes of either kind: every core, each chunk checked before anybody else sees it.
+"""Reading chunks, of volumes and elsewhere: every core, each checked before anybody else sees it.
 
 A worker reads a run of neighbouring chunks into its own reused buffer, checks each against its
 signed digest, and hands it on only then.
@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from packager.format.bundle import Bundle
-from packager.format.volumes import VolumeFile
 from packager.isolated.media import Media
 from packager.progress import Task
 from packager.store.atomic import open_regular
@@ -31,10 +30,13 @@ ChunkHandler = Callable[[int, memoryview], None]
 
 
 @dataclass(frozen=True)
-class _Run:
-    """Neighbouring chunks of one volume, read at once: ``offset`` there and ``size``, in bytes."""
+class Run:
+    """Neighbouring chunks, from the ``first`` on, that are read at once.
 
-    volume: VolumeFile
+    They lie in the file open as ``descriptor``: ``offset`` there and ``size``, in bytes.
+    """
+
+    descriptor: int
     first: int
     offset: int
     size: int
@@ -57,16 +59,30 @@ def read_chunks(
     """
     bundle = verified.bundle
     allow_open_files(len(places))
-    with _open_all(places) as descriptors:
-        reader = _Reader(bundle, descriptors, _runs(bundle, places, chunks), good, bad, task)
-        count = workers or len(os.sched_getaffinity(0))
-        with ThreadPoolExecutor(count) as pool, reader.stopping_on_error():
-            for future in [pool.submit(reader.work) for _ in range(count)]:
-                future.result()
+    with open_all(places) as descriptors:
+        runs = _runs(bundle, descriptors, chunks)
+        read_runs(verified, runs, good=good, bad=bad, task=task, workers=workers)
+
+
+def read_runs(
+    verified: VerifiedBundle,
+    runs: Iterator[Run],
+    *,
+    good: ChunkHandler,
+    bad: Callable[[int], None],
+    task: Task,
+    workers: int | None = None,
+) -> None:
+    """Read the chunks of ``runs`` from wherever they lie; ``good`` and ``bad`` as above."""
+    reader = _Reader(verified.bundle, runs, good, bad, task)
+    count = workers or len(os.sched_getaffinity(0))
+    with ThreadPoolExecutor(count) as pool, reader.stopping_on_error():
+        for future in [pool.submit(reader.work) for _ in range(count)]:
+            future.result()
 
 
 @contextmanager
-def _open_all(places: Mapping[str, Path]) -> Iterator[dict[str, int]]:
+def open_all(places: Mapping[str, Path]) -> Iterator[dict[str, int]]:
     """A descriptor of each volume; errors in the block are not theirs, and pass as they are."""
     descriptors: dict[str, int] = {}
     try:
@@ -79,22 +95,29 @@ def _open_all(places: Mapping[str, Path]) -> Iterator[dict[str, int]]:
             os.close(descriptor)
 
 
-def _runs(bundle: Bundle, places: Mapping[str, Path], chunks: Sequence[int]) -> Iterator[_Run]:
-    """Group ``chunks`` into runs of about a megabyte that stay inside one volume."""
-    per_run = max(1, _RUN_SIZE // bundle.payload.chunk_size)
+def _runs(bundle: Bundle, descriptors: Mapping[str, int], chunks: Sequence[int]) -> Iterator[Run]:
+    """Group ``chunks`` into runs that stay inside one of the open volumes."""
     for volume in bundle.volume_files:
+        if volume.name not in descriptors:
+            continue
         begin = bisect_left(chunks, volume.chunks.start)
         end = bisect_left(chunks, volume.chunks.stop)
-        if volume.name not in places:
-            continue
-        while begin < end:
-            first, count = chunks[begin], 1
-            while count < min(per_run, end - begin) and chunks[begin + count] == first + count:
-                count += 1
+        for first, count in group_chunks(chunks[begin:end], volume.chunk_size):
             offset, _ = volume.place(first)
             last, size = volume.place(first + count - 1)
-            yield _Run(volume, first, offset, last + size - offset)
-            begin += count
+            yield Run(descriptors[volume.name], first, offset, last + size - offset)
+
+
+def group_chunks(chunks: Sequence[int], chunk_size: int) -> Iterator[tuple[int, int]]:
+    """Group ``chunks``, ascending, into neighbours of a megabyte at most: the first, how many."""
+    per_run = max(1, _RUN_SIZE // chunk_size)
+    begin = 0
+    while begin < len(chunks):
+        first, count = chunks[begin], 1
+        while count < min(per_run, len(chunks) - begin) and chunks[begin + count] == first + count:
+            count += 1
+        yield first, count
+        begin += count
 
 
 class _Reader:
@@ -103,15 +126,13 @@ class _Reader:
     def __init__(
         self,
         bundle: Bundle,
-        descriptors: dict[str, int],
-        runs: Iterator[_Run],
+        runs: Iterator[Run],
         good: ChunkHandler,
         bad: Callable[[int], None],
         task: Task,
     ) -> None:
         self._digests = bundle.chunk_digests
-        self._buffer_size = max(_RUN_SIZE, bundle.payload.chunk_size)
-        self._descriptors = descriptors
+        self._chunk_size = bundle.payload.chunk_size
         self._runs = runs
         self._good = good
         self._bad = bad
@@ -120,7 +141,7 @@ class _Reader:
 
     def work(self) -> None:
         """Take runs until there are none left, or until a worker failed."""
-        buffer = memoryview(bytearray(self._buffer_size))
+        buffer = memoryview(bytearray(max(_RUN_SIZE, self._chunk_size)))
         while run := self._next():
             with self.stopping_on_error():
                 self._check_run(run, buffer)
@@ -137,20 +158,19 @@ class _Reader:
                 self._runs = iter(())
             raise
 
-    def _next(self) -> _Run | None:
+    def _next(self) -> Run | None:
         with self._lock:
             return next(self._runs, None)
 
-    def _check_run(self, run: _Run, buffer: memoryview) -> None:
-        chunk_size = run.volume.chunk_size
-        descriptor = self._descriptors[run.volume.name]
-        whole = read_fully(descriptor, buffer[: run.size], run.offset) == run.size
-        for start in range(0, run.size, chunk_size):
-            number = run.first + start // chunk_size
-            chunk = buffer[start : min(start + chunk_size, run.size)]
+    def _check_run(self, run: Run, buffer: memoryview) -> None:
+        whole = read_fully(run.descriptor, buffer[: run.size], run.offset) == run.size
+        for start in range(0, run.size, self._chunk_size):
+            number = run.first + start // self._chunk_size
+            chunk = buffer[start : min(start + self._chunk_size, run.size)]
             # A run cut short by one bad sector or an early end is read again chunk by chunk, so
             # that only the chunks that cannot be had are lost.
-            there = whole or read_fully(descriptor, chunk, run.offset + start) == len(chunk)
+            position = run.offset + start
+            there = whole or read_fully(run.descriptor, chunk, position) == len(chunk)
             if there and hashlib.sha256(chunk).hexdigest() == self._digests[number].hex:
                 self._good(number, chunk)
             else:

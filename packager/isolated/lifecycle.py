@@ -23,6 +23,7 @@ from packager.store.generations import (
 )
 from packager.store.home import Home
 from packager.store.journal import append_event
+from packager.store.partials import remove_partials
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def uninstall(
     """Take away one generation of ``name``, or all; returns their numbers.
 
     Raises ``UsageError`` for the current one of several: roll back first. The store keeps the
-    bytes until :func:`free_space`.
+    bytes until :func:`free_space`; with the model goes what an interrupted install has of it.
     """
     with home.changing():
         found = generations(home, name)
@@ -103,6 +104,7 @@ def uninstall(
             if not removed:
                 find_generation(home, name, number)
             remove_model(home, name)
+            remove_partials(home, name)
         else:
             generation = find_generation(home, name, number)
             if generation.current:
@@ -122,9 +124,9 @@ def uninstall(
 
 
 def free_space(home: Home, *, now: datetime, operator: str) -> int:
-    """Remove what no generation holds; returns the bytes freed."""
+    """Remove what no generation holds, and what interrupted installs left; returns the bytes."""
     with home.changing():
         sweep_leftovers(home)
-        freed = collect_garbage(home)
+        freed = collect_garbage(home) + remove_partials(home)
         append_event(home.log, "gc", {"freed": freed, "operator": operator}, now=now)
         return freed

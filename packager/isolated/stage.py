@@ -1,4 +1,7 @@
-"""From media to store: each chunk is read once, checked, and only then written."""
+"""From media to store: each chunk is read once, checked, and only then written.
+
+What an interrupted install left is read first: from the media comes only what is not good there.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,11 @@ import os
 import threading
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
 from packager.errors import (
+    AirpackError,
     DigestMismatchError,
     IntegrityError,
     MissingVolumeError,
@@ -23,13 +26,16 @@ from packager.format.sizes import format_size
 from packager.format.volumes import Volume
 from packager.isolated.chunks import read_chunks
 from packager.isolated.media import Media, regular_size
-from packager.isolated.recover import recover_chunks
+from packager.isolated.patch import OpenPatch
+from packager.isolated.recover import can_be_rebuilt, recover_chunks
+from packager.isolated.resume import chunks_here, room_of
 from packager.progress import Progress
-from packager.store.atomic import make_directory, naming_refusals
-from packager.store.blobs import IncomingBlob, incoming_blob, is_intact
-from packager.store.digests import file_digest
+from packager.store.atomic import make_directory, naming_refusals, open_regular
+from packager.store.blobs import has_blob
+from packager.store.digests import file_digests
 from packager.store.home import Home
 from packager.store.open_files import allow_open_files
+from packager.store.partials import IncomingBlob, incoming_blob
 from packager.trust.verify import VerifiedBundle
 
 # Beside the blobs themselves: links, evidence, the log, and what the filesystem keeps for itself.
@@ -42,57 +48,106 @@ def stage_files(
     media: Media,
     home: Home,
     progress: Progress,
+    patches: Sequence[OpenPatch] = (),
 ) -> None:
     """Bring the content of ``files`` into the store, unless it is there.
 
+    What is bad or missing on ``media`` may come from ``patches``, which are for this bundle.
     Raises ``MissingVolumeError``, ``IntegrityError`` or ``NoSpaceError``; then no blob of these
-    files was published, and the store is as it was.
+    files was published, and what was good of them waits for the next install.
     """
-    missing = _distinct(file for file in files if not is_intact(home, file.digest, file.size))
+    missing = _not_stored(_distinct(files), home, progress)
     if not missing:
         return
     bundle = verified.bundle
     chunks = _chunks_of(bundle, missing)
-    places = _places(bundle, media)
-    _check_volumes_there(bundle, media, chunks, progress)
-    _check_space(home, sum(file.size for file in missing))
-    allow_open_files(len(missing) + len(places))
+    here = chunks_here(verified, missing, home, progress)
+    if here:
+        sizes = format_size(_total(bundle, here)), format_size(_total(bundle, chunks))
+        progress.note(f"continuing: {sizes[0]} of {sizes[1]} are here already")
+    wanted = [chunk for chunk in chunks if chunk not in here]
+    _check_volumes_there(bundle, media, wanted, progress, patches)
+    _check_space(home, missing)
     with ExitStack() as stack:
+        allow_open_files(len(missing) + len(bundle.volumes))
         blobs = {
-            file.digest: stack.enter_context(incoming_blob(home, file.digest, file.size))
+            file.digest: stack.enter_context(
+                incoming_blob(home, bundle.name, file.digest, file.size)
+            )
             for file in missing
         }
         writer = _Writer(bundle, missing, blobs)
-        there = [chunk for chunk in chunks if bundle.volume_of(chunk).name in places]
-        for chunk in sorted({*chunks} - {*there}):
-            writer.refuse(chunk)
-        with progress.task("installing", _total(bundle, there)) as task:
-            read_chunks(verified, places, there, good=writer.write, bad=writer.refuse, task=task)
-        if writer.bad:
-            _recover(verified, media, writer, progress)
-        _check_files(missing, blobs)
+        _write_chunks(verified, media, wanted, writer, progress, patches, done=_total(bundle, here))
+        _check_files(missing, blobs, progress)
 
 
-def _check_files(files: Sequence[PayloadFile], blobs: Mapping[Digest, IncomingBlob]) -> None:
+def _not_stored(files: Sequence[PayloadFile], home: Home, progress: Progress) -> list[PayloadFile]:
+    """Those of ``files`` that the store does not hold whole: disks forget, and say nothing."""
+    held = [file for file in files if has_blob(home, file.digest, file.size)]
+    if not held:
+        return [*files]
+    with progress.task("checking the store", sum(file.size for file in held)) as task:
+        found = file_digests([home.blob(file.digest) for file in held], task)
+    intact = {
+        file.digest for file, digest in zip(held, found, strict=True) if digest == file.digest
+    }
+    return [file for file in files if file.digest not in intact]
+
+
+def _write_chunks(
+    verified: VerifiedBundle,
+    media: Media,
+    wanted: Sequence[int],
+    writer: _Writer,
+    progress: Progress,
+    patches: Sequence[OpenPatch],
+    *,
+    done: int,
+) -> None:
+    """Give ``writer`` the chunks ``wanted``; ``done`` bytes of their files are there already."""
+    bundle = verified.bundle
+    places = _places(bundle, media)
+    there = [chunk for chunk in wanted if bundle.volume_of(chunk).name in places]
+    for chunk in sorted({*wanted} - {*there}):
+        writer.refuse(chunk)
+    with progress.task("installing", done + _total(bundle, there), done=done) as task:
+        read_chunks(verified, places, there, good=writer.write, bad=writer.refuse, task=task)
+    if writer.bad:
+        _recover(verified, media, writer, progress, patches)
+
+
+def _check_files(
+    files: Sequence[PayloadFile], blobs: Mapping[Digest, IncomingBlob], progress: Progress
+) -> None:
     """Refuse a file that is not what the index says, though every chunk of it is.
 
     Only a signer can bring that about; but what one signer sends must never stand in the store
-    under the name of what another one sends.
+    under the name of what another one sends, nor wait to be gone on with.
     """
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        digests = pool.map(lambda file: file_digest(blobs[file.digest].path), files)
-        for file, digest in zip(files, digests, strict=True):
-            if digest != file.digest:
-                raise DigestMismatchError(f"{file.path}: the signed index gives another digest")
+    with progress.task("checking whole files", sum(file.size for file in files)) as task:
+        digests = file_digests([blobs[file.digest].path for file in files], task)
+    for file, digest in zip(files, digests, strict=True):
+        if digest != file.digest:
+            for blob in blobs.values():
+                blob.discard()
+            raise DigestMismatchError(f"{file.path}: the signed index gives another digest")
 
 
-def _recover(verified: VerifiedBundle, media: Media, writer: _Writer, progress: Progress) -> None:
+def _recover(
+    verified: VerifiedBundle,
+    media: Media,
+    writer: _Writer,
+    progress: Progress,
+    patches: Sequence[OpenPatch],
+) -> None:
     """Have the chunks that were bad or not there; raises if some cannot be had."""
     bundle = verified.bundle
-    if bundle.parity or len(media.directories) > 1:
+    if bundle.parity or patches or len(media.directories) > 1:
         progress.note(f"{len(writer.bad)} chunk(s) bad or missing; making them good")
     with progress.task("rebuilding", _total(bundle, writer.bad)) as task:
-        lost = recover_chunks(verified, media, writer.bad, good=writer.write, task=task)
+        lost = recover_chunks(
+            verified, media, writer.bad, good=writer.write, task=task, patches=patches
+        )
     if not lost:
         return
     volume = bundle.volume_of(lost[0])
@@ -103,11 +158,27 @@ def _recover(verified: VerifiedBundle, media: Media, writer: _Writer, progress: 
     place = media.find(volume.name)
     if place is None:
         raise _missing(volume.name, media)
+    where = f"{place}: chunk {lost[0]} (bytes {offset} to {offset + size})"
+    if _is_refused(place, offset, size):
+        raise IntegrityError(
+            f"{where} cannot be read{more}; it touches {files}",
+            hint="put the medium back, or take another copy of it, and run this again",
+        )
     raise IntegrityError(
-        f"{place}: chunk {lost[0]} (bytes {offset} to {offset + size}) is damaged{more}; it "
-        f"touches {files}",
-        hint="airpack verify BUNDLE names all damage; copy the bundle again from its source",
+        f"{where} is damaged{more}; it touches {files}",
+        hint="airpack verify BUNDLE --ticket FILE names all damage and asks the sender for it; "
+        "install takes the patch that comes back",
     )
+
+
+def _is_refused(path: Path, offset: int, size: int) -> bool:
+    """Whether the device does not give those bytes: pulled out, or failing."""
+    try:
+        with open_regular(path) as descriptor:
+            os.pread(descriptor, size, offset)
+    except AirpackError:  # the system's refusal, named
+        return True
+    return False
 
 
 def _total(bundle: Bundle, chunks: Iterable[int]) -> int:
@@ -162,22 +233,28 @@ def _places(bundle: Bundle, media: Media) -> dict[str, Path]:
 
 
 def _check_volumes_there(
-    bundle: Bundle, media: Media, chunks: Sequence[int], progress: Progress
+    bundle: Bundle,
+    media: Media,
+    chunks: Sequence[int],
+    progress: Progress,
+    patches: Sequence[OpenPatch],
 ) -> None:
-    """Raise where volumes that hold ``chunks`` are absent, more than parity can make good.
+    """Raise where volumes that hold ``chunks`` are absent, and nothing here makes them good.
 
     So a forgotten medium is noticed at once, and not after an hour.
     """
-    absent = [v.name for v in bundle.volume_files if media.find(v.name) is None]
-    needed = {bundle.volume_of(chunk).name for chunk in chunks}
-    wanted = [name for name in absent if name in needed]
-    if wanted and len(absent) > len(bundle.parity):
-        raise _missing(", ".join(wanted), media)
+    absent = [volume for volume in bundle.volume_files if media.find(volume.name) is None]
+    patched = {chunk.number for patch in patches for chunk in patch.chunks}
+    lost = [chunk for volume in absent for chunk in volume.chunks if chunk not in patched]
+    hopeless = {*lost}.intersection(chunks) - can_be_rebuilt(bundle, lost)
+    if hopeless:
+        names = dict.fromkeys(bundle.volume_of(chunk).name for chunk in sorted(hopeless))
+        raise _missing(", ".join(names), media)
     if absent:
-        progress.note(f"{', '.join(absent)}: missing; this install does without")
+        names_absent = ", ".join(volume.name for volume in absent)
+        progress.note(f"{names_absent}: missing; this install does without")
     for volume in bundle.volumes:
-        if (path := media.find(volume.name)) is not None:
-            _check_volume(volume, path, spared=bool(bundle.parity))
+        _check_volume(volume, media.copies(volume.name), spared=bool(bundle.parity or patches))
 
 
 def _missing(names: str, media: Media) -> MissingVolumeError:
@@ -188,25 +265,35 @@ def _missing(names: str, media: Media) -> MissingVolumeError:
     )
 
 
-def _check_volume(volume: Volume, path: Path, *, spared: bool) -> None:
-    """Refuse what is no volume, unless it can be ``spared``, and what has more bytes than one."""
-    size = regular_size(path)
-    if size is None and not spared:
-        fact = "not a regular file"
-    elif size is not None and size > volume.size:
-        fact = f"{size} bytes, not {volume.size}"
-    else:
-        return
-    raise IntegrityError(f"{path}: {fact}", hint="copy the bundle again from its source")
+def _check_volume(volume: Volume, copies: Sequence[Path], *, spared: bool) -> None:
+    """Refuse what is no volume, unless it can be ``spared``, and what has more bytes than one.
+
+    Of several copies it takes one that is neither.
+    """
+    facts: list[str] = []
+    for path in copies:
+        size = regular_size(path)
+        if size is None and not spared:
+            facts.append(f"{path}: not a regular file")
+        elif size is not None and size > volume.size:
+            facts.append(f"{path}: {size} bytes, not {volume.size}")
+    if facts and len(facts) == len(copies):
+        raise IntegrityError(
+            facts[0],
+            hint="airpack verify BUNDLE says what mends it; or copy the bundle again from its "
+            "source",
+        )
 
 
-def _check_space(home: Home, needed: int) -> None:
+def _check_space(home: Home, files: Sequence[PayloadFile]) -> None:
+    """Raise ``NoSpaceError`` where ``files`` do not fit, less what is here of them already."""
     make_directory(home.blobs)
     with naming_refusals(home.blobs):
         status = os.statvfs(home.blobs)
     free = status.f_bavail * status.f_frsize
-    if free < needed + _SPACE_MARGIN:
+    needed = sum(file.size - room_of(home, file) for file in files) + _SPACE_MARGIN
+    if free < needed:
         raise NoSpaceError(
-            f"{home.root}: {format_size(needed + _SPACE_MARGIN)} needed, {format_size(free)} free",
+            f"{home.root}: {format_size(needed)} needed, {format_size(free)} free",
             hint="airpack gc frees what no generation holds; or set AIRPACK_HOME to a larger disk",
         )

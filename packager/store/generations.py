@@ -26,7 +26,6 @@ from packager.store.atomic import (
     point_symlink,
     read_capped,
 )
-from packager.store.blobs import sweep_incoming
 from packager.store.home import Home
 
 _STAGING = ".staging"
@@ -136,7 +135,6 @@ def sweep_leftovers(home: Home) -> None:
             _remove_tree(path)
     for path in home.trust.glob(f"{TEMPORARY_PREFIX}*"):
         _remove_tree(path)
-    sweep_incoming(home)
 
 
 def installed_names(home: Home) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 trust/keyring.json      the keys this host trusts
 trust/sequences.json    the highest sequence seen of each bundle name
 blobs/<aa>/<digest>     the store: read-only files by content
+partial/<name>/<digest> what an interrupted install has of a file of the model
 models/<name>/<n>/      generation n: hard links into the store, and its evidence
 models/<name>/current   a symbolic link to one generation
 log.jsonl               the hash-chained record
@@ -44,6 +45,11 @@ class Home:
         return self.root / "blobs"
 
     @property
+    def partials(self) -> Path:
+        """The directory of the files that are not whole yet."""
+        return self.root / "partial"
+
+    @property
     def models(self) -> Path:
         """The directory of the installed models."""
         return self.root / "models"
@@ -56,6 +62,10 @@ class Home:
     def blob(self, digest: Digest) -> Path:
         """Where the store keeps the file with that digest."""
         return self.blobs / digest.hex[:2] / digest.hex
+
+    def partial(self, name: str, digest: Digest) -> Path:
+        """Where the file with that digest grows, for the model ``name``."""
+        return self.partials / name / digest.hex
 
     def check_owned(self) -> None:
         """Raise ``HostError`` where others than this user and root may change what is here."""

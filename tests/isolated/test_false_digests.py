@@ -35,6 +35,18 @@ def test_a_file_that_has_not_its_own_signed_digest_is_refused(
     with pytest.raises(DigestMismatchError, match="models/evil/original/model"):
         host.install(lying(tmp_path, key))
     assert [path for path in host.home.blobs.rglob("*") if path.is_file()] == []
+    assert host.partials() == {}
+
+
+def test_nor_does_it_wait_to_be_gone_on_with_though_an_honest_install_had_begun_it(
+    tmp_path: Path, key: SigningKey, host: Host
+) -> None:
+    part = host.home.partial("good", Digest.of(GOOD))
+    part.parent.mkdir(parents=True)
+    part.write_bytes(GOOD[:100_000])
+    with pytest.raises(DigestMismatchError):
+        host.install(lying(tmp_path, key))
+    assert not host.home.partials.exists()
 
 
 def test_it_does_not_touch_the_file_that_it_claims_to_be(

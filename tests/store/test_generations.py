@@ -114,7 +114,6 @@ def test_what_interrupted_commands_left_is_swept_and_nothing_else(host: Host) ->
         (models / left / "deep" / "file").write_text("x")
     (models / "tiny" / ".tmp-1234-current").symlink_to("9")
     (host.home.trust / ".tmp-1234-keyring.json").write_text("[]")
-    (next(host.home.blobs.iterdir()) / f"{'0' * 64}.incoming").write_text("half")
     assert host.state() != before
     sweep_leftovers(host.home)
     assert host.state() == before

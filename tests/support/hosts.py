@@ -42,6 +42,7 @@ class Host:
         smoke: bool = False,
         allow_downgrade: bool = False,
         progress: Progress | None = None,
+        patches: tuple[Path, ...] = (),
     ) -> Installation:
         """Install what lies at ``media``, without the smoke test unless asked."""
         request = InstallRequest(
@@ -53,6 +54,7 @@ class Host:
             allow_downgrade=allow_downgrade,
             operator="tester",
             now=NOW,
+            patches=patches,
         )
         return install(request, progress or Silent())
 
@@ -62,15 +64,25 @@ class Host:
         return verify_media(authenticate(opened, self.keyring, now=NOW), opened, Silent())
 
     def state(self) -> dict[str, bytes | str]:
-        """Everything below the home but the log and the lock: files by content, links by target."""
+        """Everything below the home but the log and the lock: files by content, links by target.
+
+        Without what an interrupted install keeps for the next one; see ``partials``.
+        """
         found: dict[str, bytes | str] = {}
         for path in sorted(self.home.root.rglob("*")):
             name = path.relative_to(self.home.root).as_posix()
+            if path.is_relative_to(self.home.partials):
+                continue
             if path.is_symlink():
                 found[name] = str(path.readlink())
             elif path.is_file() and name not in ("lock", "log.jsonl"):
                 found[name] = path.read_bytes()
         return found
+
+    def partials(self) -> dict[str, bytes]:
+        """What interrupted installs keep: each file by the digest that it is to have."""
+        paths = self.home.partials.glob("*/*")
+        return {path.name: path.read_bytes() for path in paths}
 
     def events(self) -> tuple[Event, ...]:
         """The log, checked."""
