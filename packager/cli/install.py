@@ -9,7 +9,7 @@ import click
 
 from packager.cli.command import Command
 from packager.cli.hosts import directory_argument, home, now, operator, pub_option
-from packager.cli.media import open_all_media
+from packager.cli.media import open_media_and_patches
 from packager.cli.models import smoke_document, smoke_line
 from packager.cli.screen import Screen
 from packager.isolated.install import Installation, InstallRequest
@@ -19,7 +19,9 @@ from packager.store.generations import Generation, find_generation
 
 
 @click.command(cls=Command)
-@click.argument("bundles", nargs=-1, required=True, type=directory_argument, metavar="BUNDLE...")
+@click.argument(
+    "bundles", nargs=-1, required=True, type=directory_argument, metavar="BUNDLE... [PATCH...]"
+)
 @pub_option
 @click.option("--variant", help="Install this variant alone (all of them, if not given).")
 @click.option("--no-smoke", is_flag=True, help="Do not let the model answer first. It is logged.")
@@ -36,10 +38,11 @@ def install(
     """Verify, test and install BUNDLE.
 
     Nothing is written before the signature holds, and the new generation becomes current only
-    once its model has answered as at the build. Name every medium of the bundle.
+    once its model has answered as at the build. Name every medium of the bundle, and what came
+    back for a repair ticket.
     """
     place = home()
-    media, ring = open_all_media(screen, bundles, keys)
+    media, patches, ring = open_media_and_patches(screen, bundles, keys)
     request = InstallRequest(
         media=media,
         home=place,
@@ -49,6 +52,7 @@ def install(
         allow_downgrade=allow_downgrade,
         operator=operator(),
         now=now(),
+        patches=patches,
     )
     done = install_bundle(request, screen)
     generation = find_generation(place, done.receipt.name, done.receipt.generation)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -11,9 +13,10 @@ import click
 from packager.cli.hosts import keyring_for, now
 from packager.cli.screen import Screen
 from packager.cli.text import counted, one_line
-from packager.errors import AirpackError
+from packager.errors import AirpackError, UsageError
 from packager.format.bundle import Bundle
-from packager.isolated.media import Media, open_media
+from packager.isolated.media import Media, open_media, read_run_key
+from packager.isolated.patch import split_patches
 from packager.isolated.verify import authenticate
 from packager.trust.keyring import Keyring
 
@@ -32,12 +35,36 @@ def open_all_media(
     """
     media = open_media(paths)
     ring = keyring_for(media, keys)
-    if not screen.may_ask:
-        return media, ring
+    return (_awaited(screen, media, ring, whole=whole) if screen.may_ask else media), ring
+
+
+def open_media_and_patches(
+    screen: Screen, paths: Sequence[Path], keys: Sequence[Path]
+) -> tuple[Media, tuple[Path, ...], Keyring]:
+    """As :func:`open_all_media`, with the patches that are among ``paths``, apart.
+
+    Who brings a patch is asked for no further medium: it may hold what is missing.
+    """
+    places, patches = split_patches(paths)
+    if not places:
+        raise UsageError(
+            f"{paths[0]}: a patch; name the bundle that it is for, too",
+            hint=f"airpack repair BUNDLE {shlex.quote(str(paths[0]))} --in-place",
+        )
+    for key in keys:
+        read_run_key(key, Media(tuple(patches)))  # refuses one that came with the patch
+    if patches:
+        screen = replace(screen, no_input=True)
+    media, ring = open_all_media(screen, places, keys)
+    return media, tuple(patches), ring
+
+
+def _awaited(screen: Screen, media: Media, ring: Keyring, *, whole: bool) -> Media:
+    """``media``, and those that a person brings while volumes are missing."""
     try:
         bundle = authenticate(media, ring, now=now()).bundle
     except AirpackError:  # the command itself meets it, and says so
-        return media, ring
+        return media
     while missing := _missing(bundle, media, whole=whole):
         answer = ask_for_medium(
             f"{bundle.title}: missing {listed(missing)}",
@@ -49,7 +76,7 @@ def open_all_media(
             media = _with_medium(media, answer, ring)
         except AirpackError as error:
             screen.warn(one_line(error.message))
-    return media, ring
+    return media
 
 
 def _missing(bundle: Bundle, media: Media, *, whole: bool) -> list[str]:

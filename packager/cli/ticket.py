@@ -1,4 +1,4 @@
-"""``airpack build --for-ticket``: the few chunks that a host could not make good itself."""
+"""``airpack build --for-ticket``: the little that a host could not make good itself."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from packager.cli.screen import Screen
 from packager.cli.text import counted
 from packager.connected.ticket import build_patch
 from packager.errors import UsageError
-from packager.format.ticket import MAX_TICKET_SIZE, parse_ticket
+from packager.format.ticket import MAX_TICKET_SIZE, Ticket, parse_ticket
 from packager.store.atomic import read_capped
 
 _TAKEN = {"recipe", "output", "keys", "passphrase_file", "for_ticket"}
@@ -45,12 +45,18 @@ def answer_ticket(
             "bundle": ticket.title,
             "path": str(made),
             "chunks": list(ticket.chunks),
+            "files": len(ticket.files),
             "signers": [key.public.key_id for key in signing],
             "size": sum(path.stat().st_size for path in made.iterdir()),
         },
-        f"built: {made}, {counted(len(ticket.chunks), 'chunk')}\n"
+        f"built: {made}, {_counts(ticket)}\n"
         f"carry it over, and there: airpack repair BUNDLE {made.name} --in-place",
     )
+
+
+def _counts(ticket: Ticket) -> str:
+    kinds = (("chunk", ticket.chunks), ("file", ticket.files))
+    return " and ".join(counted(len(numbers), kind) for kind, numbers in kinds if numbers)
 
 
 def _check_options() -> None:

@@ -1,19 +1,21 @@
-"""The repair ticket: the few lines that ask for chunks which parity cannot make good.
+"""The repair ticket: the few lines that ask for what the media cannot make good by themselves.
 
 Plain ASCII, to be carried back, or read out over a telephone and typed in again:
 
     airpack repair ticket 1
     bundle tiny-kjv-1.0.0 9f86 d081 884c 7d65 9a2f eaa0 c55a d015
     chunks 17 20-25 311
+    files 3
     digests 1b4f 0e98
     check 6025 1a6c
 
 ``bundle`` has the bundle's name and version and the first 32 hexadecimal digits of the digest of
-its sums; ``chunks`` the numbers, as ranges; ``digests`` the first 8 digits of the sha256 over the
-digests of these chunks, one after the other in hexadecimal; ``check`` the first 8 of the sha256
-over the lines above it, each with one space between its words, no space within a digest, and a
-line feed behind it. Reading takes either case, any spaces and any line ends, since a person
-typed it; and nothing else.
+its sums; ``chunks`` the numbers, as ranges; ``files`` those of small files, as lines of the sums,
+counted from 1: names are too long to read out. Either may be left out, not both. ``digests`` has
+the first 8 digits of the sha256 over the digests of these chunks and then of these files, one after
+the other in hexadecimal; ``check`` the first 8 of the sha256 over the lines above it, each with one
+space between its words, no space within a digest, and a line feed behind it. Reading takes either
+case, any spaces and any line ends, since a person typed it; and nothing else.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ MAX_TICKET_CHUNKS = 1 << 16  # of 64 KiB these are the 4 GiB that FAT32 takes in
 
 _HEADER = ("airpack", "repair", "ticket")
 _VERSION = "1"
-_KEYWORDS = ("bundle", "chunks", "digests", "check")
+_KEYWORDS = ("bundle", "chunks", "files", "digests", "check")
+_OPTIONAL = {"chunks", "files"}
 _BUNDLE_DIGITS = 32
 _SHORT_DIGITS = 8
 _WIDTH = 72
@@ -45,15 +48,16 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True)
 class Ticket:
-    """What is asked for: chunks of one bundle, by number, ascending.
+    """What is asked for of one bundle: chunks by number, files by line of the sums, ascending.
 
-    ``bundle`` are 32 digits of the digest of its sums, ``digests`` 8 of that over the chunks'.
+    ``bundle`` are 32 digits of the digest of its sums, ``digests`` 8 of that over those wanted.
     """
 
     title: str
     bundle: str
     chunks: tuple[int, ...]
     digests: str
+    files: tuple[int, ...] = ()
 
     @cached_property
     def check(self) -> str:
@@ -62,10 +66,16 @@ class Ticket:
         return Digest.of("\n".join(lines).encode("ascii")).hex[:_SHORT_DIGITS]
 
 
-def make_ticket(bundle: Bundle, digest: Digest, chunks: Sequence[int]) -> Ticket:
+def make_ticket(
+    bundle: Bundle,
+    digest: Digest,
+    chunks: Sequence[int],
+    files: Mapping[int, Digest] | None = None,
+) -> Ticket:
     """Ask for ``chunks``, in ascending order, of the bundle whose sums have ``digest``.
 
-    Raises ``UsageError`` for more than one patch can hold.
+    ``files`` are those wanted beside, by the line of the sums that lists them. Raises
+    ``UsageError`` for more than one patch can hold.
     """
     if len(chunks) > MAX_TICKET_CHUNKS:
         raise UsageError(
@@ -73,23 +83,24 @@ def make_ticket(bundle: Bundle, digest: Digest, chunks: Sequence[int]) -> Ticket
             f"{MAX_TICKET_CHUNKS}",
             hint="copy the damaged volumes again from where the bundle was built",
         )
-    short = digest_of_chunks(bundle, chunks)
-    return Ticket(bundle.title, digest.hex[:_BUNDLE_DIGITS], tuple(chunks), short)
+    lines = dict(sorted((files or {}).items()))
+    short = digest_of_wanted(bundle, chunks, lines.values())
+    return Ticket(bundle.title, digest.hex[:_BUNDLE_DIGITS], tuple(chunks), short, tuple(lines))
 
 
-def digest_of_chunks(bundle: Bundle, chunks: Iterable[int]) -> str:
-    """The 8 digits that stand for the digests of ``chunks``, all of which ``bundle`` has."""
-    joined = "".join(bundle.chunk_digests[chunk].hex for chunk in chunks)
-    return Digest.of(joined.encode("ascii")).hex[:_SHORT_DIGITS]
+def digest_of_wanted(bundle: Bundle, chunks: Iterable[int], files: Iterable[Digest] = ()) -> str:
+    """The 8 digits that stand for ``chunks``, all of which ``bundle`` has, and ``files``."""
+    digests = (*(bundle.chunk_digests[chunk] for chunk in chunks), *files)
+    return Digest.of("".join(map(str, digests)).encode("ascii")).hex[:_SHORT_DIGITS]
 
 
 def encode_ticket(ticket: Ticket) -> str:
     """The lines of ``ticket``, each ending in a line feed; reading takes them back."""
-    header, bundle, chunks, digests = _lines(ticket)
+    header, bundle, *wanted, digests = _lines(ticket)
     lines = [
         header,
         f"{bundle.removesuffix(ticket.bundle)}{_grouped(ticket.bundle)}",
-        *textwrap.wrap(chunks, _WIDTH, break_on_hyphens=False, subsequent_indent="  "),
+        *(part for line in wanted for part in _wrapped(line)),
         f"{digests.removesuffix(ticket.digests)}{_grouped(ticket.digests)}",
         f"check {_grouped(ticket.check)}",
     ]
@@ -103,14 +114,19 @@ def format_ranges(numbers: Iterable[int]) -> str:
     return " ".join(f"{s[0]}-{s[-1]}" if len(s) > 1 else f"{s[0]}" for s in spans)
 
 
-def _lines(ticket: Ticket) -> tuple[str, str, str, str]:
+def _lines(ticket: Ticket) -> tuple[str, ...]:
     """The lines that the check is over, their digests in one piece."""
     return (
         " ".join((*_HEADER, _VERSION)),
         f"bundle {ticket.title} {ticket.bundle}",
-        f"chunks {format_ranges(ticket.chunks)}",
+        *([f"chunks {format_ranges(ticket.chunks)}"] if ticket.chunks else ()),
+        *([f"files {format_ranges(ticket.files)}"] if ticket.files else ()),
         f"digests {ticket.digests}",
     )
+
+
+def _wrapped(line: str) -> list[str]:
+    return textwrap.wrap(line, _WIDTH, break_on_hyphens=False, subsequent_indent="  ")
 
 
 def _grouped(digits: str) -> str:
@@ -133,8 +149,9 @@ def parse_ticket(data: bytes, what: str) -> Ticket:
     ticket = Ticket(
         title=_title(sections["bundle"], what),
         bundle=_digits(sections["bundle"][1:], _BUNDLE_DIGITS, what),
-        chunks=tuple(_numbers(sections["chunks"], what)),
+        chunks=tuple(_numbers(sections.get("chunks"), what)),
         digests=_digits(sections["digests"], _SHORT_DIGITS, what),
+        files=tuple(_numbers(sections.get("files"), what)),
     )
     check = sections["check"]
     if _digits(check, _SHORT_DIGITS, what) != ticket.check:
@@ -170,23 +187,32 @@ def _check_header(words: Sequence[_Word], what: str) -> None:
 
 
 def _sections(words: Sequence[_Word], what: str) -> Mapping[str, list[_Word]]:
-    """The words of each keyword's section, the keyword first; all of them, in their order."""
+    """The words of each keyword's section, the keyword first, in their order."""
     sections: dict[str, list[_Word]] = {}
     current: list[_Word] = []
     for word in words:
-        expected = _KEYWORDS[len(sections)] if len(sections) < len(_KEYWORDS) else None
         if word.text in _KEYWORDS:
-            if word.text != expected:
+            if not _may_follow(word.text, sections):
                 raise _refuse(what, word.line, f"{word.text!a} stands twice, or out of order")
             current = sections[word.text] = [word]
         elif not current:
-            raise _refuse(what, word.line, f"{word.text[:80]!a} where {expected!a} should be")
+            raise _refuse(what, word.line, f"{word.text[:80]!a} where {_KEYWORDS[0]!a} should be")
         else:
             current.append(word)
-    if len(sections) < len(_KEYWORDS):
-        line = words[-1].line if words else 1
-        raise _refuse(what, line, f"ends before {_KEYWORDS[len(sections)]!a}")
+    line = words[-1].line if words else 1
+    for keyword in _KEYWORDS:
+        if keyword not in sections and keyword not in _OPTIONAL:
+            raise _refuse(what, line, f"ends before {keyword!a}")
+    if not _OPTIONAL & sections.keys():
+        raise _refuse(what, line, "asks for nothing: neither 'chunks' nor 'files'")
     return sections
+
+
+def _may_follow(keyword: str, sections: Iterable[str]) -> bool:
+    """Whether ``keyword`` may come behind ``sections``: in order, with none left out but some."""
+    place = _KEYWORDS.index(keyword)
+    passed = {*_KEYWORDS[:place]}
+    return passed - _OPTIONAL <= {*sections} <= passed
 
 
 def _title(section: Sequence[_Word], what: str) -> str:
@@ -206,22 +232,25 @@ def _digits(section: Sequence[_Word], count: int, what: str) -> str:
     return digits
 
 
-def _numbers(section: Sequence[_Word], what: str) -> Iterator[int]:
-    """The chunks named behind the first word of ``section``."""
-    previous, count = -1, 0
+def _numbers(section: Sequence[_Word] | None, what: str) -> Iterator[int]:
+    """The numbers behind the first word of ``section``, if there is one; lines count from 1."""
+    if section is None:
+        return
+    kind = section[0].text.removesuffix("s")
+    previous, count = 0 if kind == "file" else -1, 0
     for word in _joined(section[1:]):
         match = _RANGE.match(word.text)
         if not match:
-            raise _refuse(what, word.line, f"{word.text[:80]!a} is not a chunk, as 17 or 20-25")
+            raise _refuse(what, word.line, f"{word.text[:80]!a} is not a {kind}, as 17 or 20-25")
         first, last = int(match[1]), int(match[2] or match[1])
         if first <= previous or last < first:
             raise _refuse(what, word.line, f"{word.text} is out of order")
         previous, count = last, count + last - first + 1
         if count > MAX_TICKET_CHUNKS:
-            raise _refuse(what, word.line, f"asks for more than {MAX_TICKET_CHUNKS} chunks")
+            raise _refuse(what, word.line, f"asks for more than {MAX_TICKET_CHUNKS} {kind}s")
         yield from range(first, last + 1)
     if not count:
-        raise _refuse(what, section[0].line, "names no chunk")
+        raise _refuse(what, section[0].line, f"names no {kind}")
 
 
 def _joined(words: Iterable[_Word]) -> Iterator[_Word]:

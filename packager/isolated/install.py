@@ -3,7 +3,7 @@
     receipt <- activate <- smoke test <- stage <- verify <- trust <- media
 
 Whatever stops it, the generation that was current stays current, and nothing of the new one
-is visible.
+is visible; what was read and checked by then stays aside, and the next install goes on there.
 """
 
 from __future__ import annotations
@@ -20,20 +20,23 @@ from packager.errors import AirpackError, IntegrityError, SmokeTestError, UsageE
 from packager.format.bundle import INDEX_NAME, Bundle, Variant
 from packager.format.canonical import Json
 from packager.format.receipt import RECEIPT_NAME, Receipt, SmokeRecord, encode_receipt
+from packager.format.sizes import format_size
 from packager.format.sums import SUMS_NAME, signature_name
 from packager.format.timestamps import format_timestamp
 from packager.isolated.held import check_held
 from packager.isolated.media import Media
+from packager.isolated.patch import open_patch
 from packager.isolated.stage import stage_files
 from packager.isolated.trust_store import read_sequences, write_sequences
 from packager.isolated.verify import authenticate, find_strangers
 from packager.progress import Progress
 from packager.runtime.smoke import SmokeResult, smoke_test
 from packager.store.atomic import make_directory, write_file
-from packager.store.blobs import link_blob, undoing_blobs
+from packager.store.blobs import link_blob
 from packager.store.generations import next_number, publish, staging, sweep_leftovers
 from packager.store.home import Home
 from packager.store.journal import append_event
+from packager.store.partials import partial_room, remove_partials, taking_back
 from packager.trust.keyring import Keyring
 from packager.trust.verify import VerifiedBundle
 
@@ -42,7 +45,7 @@ _MAX_MESSAGE = 2000  # characters of an error that the log keeps
 
 @dataclass(frozen=True)
 class InstallRequest:
-    """What a person asked for, and the moment they asked."""
+    """What a person asked for, and the moment they asked. ``patches`` are their directories."""
 
     media: Media
     home: Home
@@ -52,6 +55,7 @@ class InstallRequest:
     allow_downgrade: bool
     operator: str
     now: datetime
+    patches: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ def install(request: InstallRequest, progress: Progress) -> Installation:
     """Install the bundle on the media as the new current generation of its model.
 
     Raises an ``AirpackError`` of the class of what was wrong; then nothing has changed but the
-    log, which says so.
+    log, which says so, and what the next install of the bundle need not read again.
     """
     try:
         return _install(request, progress)
@@ -79,18 +83,42 @@ def install(request: InstallRequest, progress: Progress) -> Installation:
 def _install(request: InstallRequest, progress: Progress) -> Installation:
     verified = authenticate(request.media, request.keyring, now=request.now)
     _refuse_strangers(verified, request.media)
+    patches = [
+        open_patch(place, verified, request.keyring, now=request.now) for place in request.patches
+    ]
     variants = _choose_variants(verified.bundle, request.variant)
-    home = request.home
+    home, bundle = request.home, verified.bundle
     with home.changing():
         sweep_leftovers(home)
         if not request.allow_downgrade:
             read_sequences(home).check(verified)
-        bundle = verified.bundle
         check_held(bundle, [f for v in variants for f in bundle.held_files(v)], home, progress)
         files = [f for v in variants for f in bundle.carried_files(v)]
-        with undoing_blobs(home, (file.digest for file in files)):
-            stage_files(verified, files, request.media, home, progress)
+        digests = [file.digest for file in files]
+        with (
+            _saying_what_stays(home, bundle.name, progress),
+            taking_back(home, bundle.name, digests),
+        ):
+            stage_files(verified, files, request.media, home, progress, patches)
             return _activate(request, verified, variants, progress)
+
+
+@contextmanager
+def _saying_what_stays(home: Home, name: str, progress: Progress) -> Iterator[None]:
+    """If the block fails, say what is left for the next try, and how to be rid of it."""
+    try:
+        yield
+    except BaseException as error:
+        if room := partial_room(home, name):
+            words = (
+                f"the next install goes on from the {format_size(room)} that are here; "
+                "airpack gc frees them"
+            )
+            if isinstance(error, AirpackError):
+                error.hint = f"{error.hint}; {words}" if error.hint else words
+            else:
+                progress.note(words)
+        raise
 
 
 def _activate(
@@ -107,6 +135,7 @@ def _activate(
         results = _test_variants(variants, staged, progress) if request.smoke else ()
         receipt = _receipt(request, verified, variants, results, number)
         _write_evidence(verified, receipt, staged)
+        remove_partials(home, name)
         # Last of all, so that a generation which is there was marked and logged.
         with _raising_mark(home, verified):
             _record(request, receipt)

@@ -7,9 +7,9 @@ only behind :func:`packager.trust.verify.verify_bundle`.
 from __future__ import annotations
 
 import os
+import shlex
 import stat
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from packager.errors import (
 )
 from packager.format.bundle import INDEX_NAME, MAX_INDEX_SIZE
 from packager.format.digest import Digest
-from packager.format.patch import PATCH_NAME
+from packager.format.patch import MAX_PATCH_SIZE, PATCH_NAME
 from packager.format.sums import (
     MAX_SUMS_SIZE,
     SPARE_PREFIX,
@@ -32,11 +32,13 @@ from packager.format.sums import (
     spare_name,
 )
 from packager.store.atomic import naming_refusals, read_capped
+from packager.trust.keyring import Keyring
 from packager.trust.keys import MAX_KEY_FILE_SIZE, MAX_SIGNATURE_SIZE, PublicKey, parse_public_key
-from packager.trust.verify import Evidence
+from packager.trust.verify import Evidence, choose_signatures
 
 MAX_NAMES = 4096  # on one medium: volumes, wheels, signatures and the rest
 MAX_SIGNATURES = 64
+_KNOWS_NOBODY = Keyring()
 
 # What systems leave on any stick, in lower case; never part of a bundle, never read. Not
 # autorun.inf: that one comes from a person or from malware, and is worth a question.
@@ -46,6 +48,18 @@ _DROPPINGS = frozenset(
         "thumbs.db", "ehthumbs.db", "desktop.ini",
     }
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DocumentKind:
+    """The document that sums lead to: an index, or that of a patch. ``max_size`` in bytes."""
+
+    name: str
+    max_size: int
+
+
+INDEX = DocumentKind(INDEX_NAME, MAX_INDEX_SIZE)
+PATCH = DocumentKind(PATCH_NAME, MAX_PATCH_SIZE)
 
 
 @dataclass(frozen=True)
@@ -60,6 +74,9 @@ class Media:
         paths = (str(directory.absolute()) for directory in self.directories)
         return tuple(path.encode("utf-8", "backslashreplace").decode("utf-8") for path in paths)
 
+    def __str__(self) -> str:
+        return ", ".join(str(directory) for directory in self.directories)
+
     def find(self, name: str) -> Path | None:
         """Where the file ``name`` lies, on the first medium that has it."""
         return next(iter(self.copies(name)), None)
@@ -73,8 +90,7 @@ class Media:
         """Where the file ``name`` lies; raises ``MissingVolumeError`` if on no medium."""
         path = self.find(name)
         if path is None:
-            places = ", ".join(str(directory) for directory in self.directories)
-            raise MissingVolumeError(f"{name} is on none of the media: {places}")
+            raise MissingVolumeError(f"{name} is on none of the media: {self}")
         return path
 
     def names(self) -> Iterator[tuple[Path, str]]:
@@ -97,16 +113,50 @@ def _bundle_directory(path: Path) -> Path:
     with naming_refusals(path):
         if not path.is_dir():
             raise UsageError(f"{path}: no such directory")
-        if _holds_sums(path):
-            return path
-        children = (child for child in sorted(path.iterdir()) if not child.name.startswith("."))
-        inside = [c for c in children if _holds_sums(c) and not (c / PATCH_NAME).is_file()]
+        below = evidence_below(path)
+    inside = [directory for directory in below if not is_patch(directory)]
     if len(inside) == 1:
         return inside[0]
     if inside:
-        names = ", ".join(sorted(child.name for child in inside))
+        names = ", ".join(child.name for child in inside)
         raise UsageError(f"{path}: holds several bundles ({names}); name one of them")
-    raise UsageError(f"{path}: not a bundle; there is no {SUMS_NAME} in it")
+    if below:
+        raise UsageError(
+            f"{below[0]}: a patch, not a bundle",
+            hint=f"airpack repair BUNDLE {shlex.quote(str(below[0]))} --in-place",
+        )
+    raise UsageError(f"{path}: not a bundle; there is no {SUMS_NAME} in it", hint=_lacking(path))
+
+
+def _lacking(path: Path) -> str | None:
+    """What to do where volumes lie alone."""
+    patterns = ("payload.*", "parity.*", "*/payload.*", "*/parity.*")
+    with naming_refusals(path):
+        volume = next((found for pattern in patterns for found in path.glob(pattern)), None)
+    if volume is None:
+        return None
+    return f"copy {SUMS_NAME} and {INDEX_NAME} beside {volume}, from another medium of the bundle"
+
+
+def evidence_below(path: Path) -> list[Path]:
+    """The directory ``path`` itself, if it looks like a bundle or a patch; else those in it.
+
+    One that has lost its sums, both copies, is known by its index.
+    """
+    if _holds_evidence(path):
+        return [path]
+    children = (child for child in sorted(path.iterdir()) if not child.name.startswith("."))
+    return [child for child in children if _holds_evidence(child)]
+
+
+def is_patch(directory: Path) -> bool:
+    """Whether ``directory`` is a patch, and no bundle."""
+    return any((directory / name).is_file() for name in (PATCH_NAME, spare_name(PATCH_NAME)))
+
+
+def _holds_evidence(directory: Path) -> bool:
+    names = (SUMS_NAME, INDEX_NAME, PATCH_NAME)
+    return any((directory / copy).exists() for name in names for copy in (name, spare_name(name)))
 
 
 def _holds_sums(directory: Path) -> bool:
@@ -125,56 +175,62 @@ def _list_names(directory: Path) -> list[str]:
     return sorted(names)
 
 
-def read_evidence(media: Media) -> tuple[Evidence, ...]:
+def read_evidence(
+    media: Media, keyring: Keyring = _KNOWS_NOBODY, document: DocumentKind = INDEX
+) -> tuple[Evidence, ...]:
     """What the decision to trust is made from, as read from the media: at least one reading.
 
-    The sums, their signatures and the index each have a spare copy, and one of two may be bad:
-    every combination that differs is given, the files under their own names first. Raises
-    ``MissingVolumeError``, ``IntegrityError`` or ``HostError`` where there is none.
+    The sums, their signatures and the index each have a spare copy, on every medium, and any of
+    them may be bad. There is a reading for each content of the sums, those under their own name
+    first: with the index that they list, and of each signature the copy that holds, as far as
+    ``keyring`` can tell. Raises ``MissingVolumeError``, ``IntegrityError`` or ``HostError`` where
+    there is none.
     """
-    names = {directory: frozenset(_list_names(directory)) for directory in media.directories}
-    indices = _readings(media, INDEX_NAME, MAX_INDEX_SIZE)
+    indices = _readings(media, document.name, document.max_size)
+    signatures = _read_signatures(media)
     readings: list[Evidence] = []
     for sums in _readings(media, SUMS_NAME, MAX_SUMS_SIZE):
-        listed = [index for index in indices if Digest.of(index).hex.encode("ascii") in sums]
-        index = (listed or indices)[0]
-        signatures = (_read_signatures(names, spare=spare) for spare in (False, True))
-        readings += [Evidence(sums, found, index) for found in signatures]
+        listed = [i for i in indices if f"{Digest.of(i)}  {document.name}\n".encode() in sums]
+        chosen = choose_signatures(signatures, sums, keyring)
+        readings.append(Evidence(sums, chosen, (listed or indices)[0]))
     return tuple(readings)
 
 
 def _readings(media: Media, name: str, max_size: int) -> tuple[bytes, ...]:
     """The contents, each once, of all copies and spare copies of ``name`` that can be read."""
-    paths = (*media.copies(name), *media.copies(spare_name(name)))
-    if not paths:
-        media.require(name)
+    found, errors = _read_copies(media, name, max_size)
+    if found:
+        return found
+    if errors:
+        raise errors[0]
+    raise MissingVolumeError(f"{name} is on none of the media: {media}")
+
+
+def _read_signatures(media: Media) -> dict[str, tuple[bytes, ...]]:
+    """The contents, each once, of the copies of each signature that can be read, by key id."""
+    ids = {signature_key_id(name.removeprefix(SPARE_PREFIX)) for _, name in media.names()}
+    key_ids = sorted(key_id for key_id in ids if key_id is not None)
+    if len(key_ids) > MAX_SIGNATURES:
+        raise IntegrityError(f"{media}: more than {MAX_SIGNATURES} signatures")
+    copies = {
+        key_id: _read_copies(media, signature_name(key_id), MAX_SIGNATURE_SIZE + 1)[0]
+        for key_id in key_ids
+    }
+    return {key_id: found for key_id, found in copies.items() if found}
+
+
+def _read_copies(
+    media: Media, name: str, max_size: int
+) -> tuple[tuple[bytes, ...], list[AirpackError]]:
+    """The contents, each once, of ``name`` and its spare copy on every medium, and what failed."""
     found: list[bytes] = []
     errors: list[AirpackError] = []
-    for path in paths:
+    for path in (*media.copies(name), *media.copies(spare_name(name))):
         try:
             found.append(read_capped(path, max_size))
         except AirpackError as error:
             errors.append(error)
-    if not found:
-        raise errors[0]
-    return tuple(dict.fromkeys(found))
-
-
-def _read_signatures(names: Mapping[Path, frozenset[str]], *, spare: bool) -> dict[str, bytes]:
-    """The signatures by key id; of each the spare copy, if ``spare`` and there is one."""
-    signatures: dict[str, bytes] = {}
-    for directory, present in names.items():
-        for name in sorted(present):
-            key_id = signature_key_id(name.removeprefix(SPARE_PREFIX))
-            if key_id is None or key_id in signatures:
-                continue
-            if len(signatures) == MAX_SIGNATURES:
-                raise IntegrityError(f"{directory}: more than {MAX_SIGNATURES} signatures")
-            copies = sorted(present & {signature_name(key_id), spare_name(signature_name(key_id))})
-            with suppress(IntegrityError):  # then the other copy has to do
-                path = directory / copies[-1 if spare else 0]
-                signatures[key_id] = read_capped(path, MAX_SIGNATURE_SIZE + 1)
-    return signatures
+    return tuple(dict.fromkeys(found)), errors
 
 
 def read_run_key(path: Path, media: Media) -> PublicKey:

@@ -1,4 +1,4 @@
-"""Patches as a person names them beside the media: found, decided on, and every chunk checked."""
+"""Patches as a person names them beside the media: found, decided on, every byte checked."""
 
 from __future__ import annotations
 
@@ -12,20 +12,17 @@ from pathlib import Path
 from packager.errors import (
     AirpackError,
     DigestMismatchError,
-    IntegrityError,
     TrailingDataError,
     TruncatedError,
 )
-from packager.format.patch import CHUNKS_NAME, MAX_PATCH_SIZE, PATCH_NAME, PatchChunk
-from packager.format.sums import MAX_SUMS_SIZE, SUMS_NAME, signature_key_id
+from packager.format.patch import CHUNKS_NAME, PatchChunk, PatchFile, PatchPart
 from packager.format.volumes import MAX_CHUNK_SIZE
 from packager.isolated.chunks import read_fully
-from packager.isolated.media import MAX_SIGNATURES, Media
-from packager.store.atomic import naming_refusals, open_regular, read_capped
+from packager.isolated.media import PATCH, Media, evidence_below, is_patch, read_evidence
+from packager.store.atomic import naming_refusals, open_regular
 from packager.trust.keyring import Keyring
-from packager.trust.keys import MAX_SIGNATURE_SIZE
 from packager.trust.patch import VerifiedPatch, verify_patch
-from packager.trust.verify import Evidence, VerifiedBundle
+from packager.trust.verify import VerifiedBundle, first_believed
 
 _AGAIN = "copy the patch again from where it was made"
 
@@ -41,6 +38,11 @@ class OpenPatch:
     def chunks(self) -> tuple[PatchChunk, ...]:
         """The chunks, ascending, each with its place in the file."""
         return self.verified.patch.chunks
+
+    @property
+    def files(self) -> tuple[PatchFile, ...]:
+        """The small files, likewise."""
+        return self.verified.patch.files
 
 
 def split_patches(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
@@ -58,12 +60,8 @@ def split_patches(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
 
 def _patch_directory(path: Path) -> Path | None:
     with naming_refusals(path):
-        if (path / PATCH_NAME).is_file():
-            return path
-        bundles = [file for file in path.glob(f"*/{SUMS_NAME}") if file.parent.name[0] != "."]
-        found = [file.parent for file in bundles if (file.parent / PATCH_NAME).is_file()]
-        alone = len(bundles) == len(found) == 1 and not (path / SUMS_NAME).exists()
-    return found[0] if alone else None
+        found = evidence_below(path) if path.is_dir() else []
+    return found[0] if len(found) == 1 and is_patch(found[0]) else None
 
 
 def open_patch(
@@ -74,36 +72,18 @@ def open_patch(
     Raises ``TrustError`` or ``IntegrityError``, which name the directory.
     """
     try:
-        found = verify_patch(_read_evidence(directory), verified, keyring, now=now)
+        readings = read_evidence(Media((directory,)), keyring, PATCH)
+        found = first_believed(readings, lambda e: verify_patch(e, verified, keyring, now=now))
     except AirpackError as error:
-        if str(directory) in error.message:
-            raise
-        raise type(error)(f"{directory}: {error.message}", hint=error.hint) from None
+        where = "" if str(directory) in error.message else f"{directory}: "
+        raise type(error)(f"{where}{error.message}", hint=error.hint or _AGAIN) from None
     patch = OpenPatch(directory / CHUNKS_NAME, found)
-    _check_chunks(patch)
+    _check_content(patch)
     return patch
 
 
-def _read_evidence(directory: Path) -> Evidence:
-    return Evidence(
-        sums=read_capped(directory / SUMS_NAME, MAX_SUMS_SIZE),
-        signatures=_read_signatures(directory),
-        index=read_capped(directory / PATCH_NAME, MAX_PATCH_SIZE),
-    )
-
-
-def _read_signatures(directory: Path) -> dict[str, bytes]:
-    names = [name for _, name in Media((directory,)).names() if signature_key_id(name)]
-    if len(names) > MAX_SIGNATURES:
-        raise IntegrityError(f"{directory}: more than {MAX_SIGNATURES} signatures")
-    return {
-        str(signature_key_id(name)): read_capped(directory / name, MAX_SIGNATURE_SIZE + 1)
-        for name in names
-    }
-
-
-def _check_chunks(patch: OpenPatch) -> None:
-    """Read every chunk; raises ``IntegrityError`` for any that is not as signed."""
+def _check_content(patch: OpenPatch) -> None:
+    """Read every chunk and file; raises ``IntegrityError`` for any that is not as signed."""
     path, wanted = patch.path, patch.verified.patch.size
     buffer = memoryview(bytearray(MAX_CHUNK_SIZE))
     with open_regular(path) as descriptor:
@@ -111,12 +91,23 @@ def _check_chunks(patch: OpenPatch) -> None:
         if size != wanted:
             kind = TruncatedError if size < wanted else TrailingDataError
             raise kind(f"{path}: {size} bytes, not {wanted}", hint=_AGAIN)
-        for chunk in patch.chunks:
-            data = buffer[: chunk.size]
-            whole = read_fully(descriptor, data, chunk.offset) == chunk.size
-            if not whole or hashlib.sha256(data).hexdigest() != chunk.digest.hex:
+        for part in patch.verified.patch.parts:
+            if _digest_of(descriptor, part, buffer) != part.digest.hex:
                 raise DigestMismatchError(
-                    f"{path}: chunk {chunk.number} (bytes {chunk.offset} to "
-                    f"{chunk.offset + chunk.size}) is damaged",
+                    f"{path}: {part} (bytes {part.offset} to {part.offset + part.size}) is damaged",
                     hint=_AGAIN,
                 )
+
+
+def _digest_of(descriptor: int, part: PatchPart, buffer: memoryview) -> str:
+    """The digest of what can be read of ``part``, in hexadecimal digits."""
+    state = hashlib.sha256()
+    position, end = part.offset, part.offset + part.size
+    while position < end:
+        piece = buffer[: min(len(buffer), end - position)]
+        count = read_fully(descriptor, piece, position)
+        state.update(piece[:count])
+        if count < len(piece):
+            break
+        position += count
+    return state.hexdigest()

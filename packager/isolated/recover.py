@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from packager.errors import MissingVolumeError
-from packager.format.bundle import Bundle
+from packager.format.bundle import Bundle, PayloadFile
 from packager.format.parity import combine, recovery, tile_size
 from packager.isolated.chunks import ChunkHandler, read_fully
 from packager.isolated.media import Media, regular_size
@@ -61,6 +61,12 @@ def by_stripe(bundle: Bundle, chunks: Iterable[int]) -> Mapping[int, list[int]]:
     for chunk in sorted(chunks):
         stripes[chunk - bundle.volume_of(chunk).chunks.start].append(chunk)
     return stripes
+
+
+def chunks_of(bundle: Bundle, file: PayloadFile) -> range:
+    """The numbers of the chunks that ``file`` has bytes in."""
+    size = bundle.payload.chunk_size
+    return range(file.offset // size, -(-file.end // size))
 
 
 def can_be_rebuilt(bundle: Bundle, lost: Iterable[int]) -> frozenset[int]:

@@ -1,15 +1,16 @@
-"""``airpack repair``: volumes that are bad or missing, made whole from the others and from patches.
+"""``airpack repair``: what is bad or missing, made whole from what is good, and from patches.
 
-A volume that has no good copy is written whole, to a directory of its own or, if that is asked
-for, in place. Nothing that is written lacks its signed digest, and a source is touched only in
-place, and there only where it is bad.
+A volume that has no good copy is written whole, to a directory of its own; or, if that is asked
+for, each bad copy is mended in place. Small files come back from their spare copies or from the
+payload. Nothing that is written lacks its signed digest, and a source is touched only in place,
+and there only where it is bad.
 """
 
 from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,40 +18,42 @@ from textwrap import shorten
 
 from packager.errors import (
     AirpackError,
+    HostError,
     IntegrityError,
     MissingVolumeError,
     NoSpaceError,
     UsageError,
 )
 from packager.format.sizes import format_size
-from packager.format.sums import SUMS_NAME, signature_name, spare_name
+from packager.format.sums import SUMS_NAME, spare_name
 from packager.format.ticket import format_ranges
 from packager.format.volumes import VolumeFile
 from packager.isolated.media import Media, regular_size
 from packager.isolated.patch import OpenPatch
 from packager.isolated.recover import beyond_parity, can_be_rebuilt, recover_chunks
-from packager.isolated.verify import GOOD, MAX_SMALL_FILE_SIZE, Verification, has_digest
+from packager.isolated.restore import Extract, Restoration, check_way, replacing, restore
+from packager.isolated.small import SmallFileState
+from packager.isolated.verify import GOOD, Verification
 from packager.progress import Progress
-from packager.store.atomic import (
-    TEMPORARY_PREFIX,
-    fsync_directory,
-    make_directory,
-    naming_refusals,
-    read_capped,
-    write_all,
-    write_file,
-)
+from packager.store.atomic import make_directory, naming_refusals, write_all
 from packager.trust.verify import VerifiedBundle
 
 _MAX_LIST = 200  # characters of chunk numbers in a message
+_ELSEWHERE = "airpack repair BUNDLE --to DIR"
 
 
 @dataclass(frozen=True)
 class Repair:
-    """What was made whole: the paths of the volumes, and how many chunks were bad or missing."""
+    """What was made whole: the paths of the volumes, and how many chunks were bad or missing.
+
+    ``small_files`` are the paths of those put back; ``beyond`` the names of those of which
+    nothing here has the right bytes.
+    """
 
     volumes: tuple[Path, ...]
     chunks: int
+    small_files: tuple[Path, ...] = ()
+    beyond: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,17 @@ class _Target:
 
     volume: VolumeFile
     path: Path
-    chunks: Sequence[int]
+    chunks: Collection[int]
     is_new: bool
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """All that will be written, and the small files that cannot be."""
+
+    targets: tuple[_Target, ...]
+    small: tuple[Restoration, ...]
+    beyond: tuple[str, ...]
 
 
 def repair(
@@ -70,55 +82,98 @@ def repair(
     progress: Progress,
     patches: Sequence[OpenPatch] = (),
 ) -> Repair:
-    """Make every volume whole that has no good copy: in ``to``, or in place where that is None.
+    """Make whole what is not: in place, or where ``to`` is given, as one more medium there.
 
-    ``found`` is what verifying ``media`` gave; ``patches`` are opened for the same bundle. Raises
-    ``IntegrityError`` or ``MissingVolumeError`` where some of it is beyond what is here,
-    ``UsageError`` where ``to`` would overwrite a medium, and ``NoSpaceError``; then nothing has
-    changed.
+    That has the volumes of which no copy is good, and all small files. ``found`` is what verifying
+    ``media`` gave; ``patches`` are opened for the same bundle. Raises ``IntegrityError`` or
+    ``MissingVolumeError`` where a volume is beyond what is here, ``UsageError`` where ``to`` would
+    overwrite a medium, ``HostError`` where something is in the way, and ``NoSpaceError``; then
+    nothing has changed.
     """
-    bundle = found.verified.bundle
     _check_possible(found, patches)
-    directory = media.directories[0] if to is None else to / bundle.title
-    if to is not None:
+    if to is None:
+        plan = _plan_in_place(found, media, patches)
+    else:
+        directory = to / found.verified.bundle.title
         _check_not_a_source(directory, media)
-    targets = _plan(found, media, directory, in_place=to is None)
-    if not targets:
-        return Repair((), 0)
-    _check_space(targets)
-    make_directory(directory)
+        plan = _plan_medium(found, directory, patches)
+    _check_places(plan)
+    for path in (*(t.path for t in plan.targets), *(file.path for file in plan.small)):
+        make_directory(path.parent)
     with ExitStack() as stack:
-        files = {
-            t.volume.name: stack.enter_context((_written if t.is_new else _mended)(t))
-            for t in targets
-        }
-        wanted = [chunk for target in targets for chunk in target.chunks]
-        _fill(found.verified, media, wanted, files, progress, patches)
-    if to is not None:
-        _copy_small_files(found.verified, media, directory)
-    return Repair(tuple(t.path for t in targets), _count(targets, found))
+        opened = [(t, stack.enter_context(_opened(t))) for t in plan.targets]
+        _fill(found.verified, media, opened, progress, patches)
+    restore(plan.small, found.verified, media, patches, progress)
+    return Repair(
+        tuple(target.path for target in plan.targets),
+        _count(plan.targets, found),
+        tuple(file.path for file in plan.small),
+        plan.beyond,
+    )
 
 
-def _plan(
-    found: Verification, media: Media, directory: Path, *, in_place: bool
-) -> tuple[_Target, ...]:
-    """What to write for each volume of which no copy is good."""
-    good = {state.name for state in found.volumes if state.state == GOOD}
-    bad: dict[Path, list[int]] = defaultdict(list)
+def _plan_in_place(found: Verification, media: Media, patches: Sequence[OpenPatch]) -> _Plan:
+    """Mend every bad copy where it lies, and put on the first medium what is on none."""
+    bad: dict[Path, set[int]] = defaultdict(set)
     for entry in found.damage:
-        if entry.chunk is not None:
-            bad[entry.medium / entry.volume].append(entry.chunk)
+        chunks = bad[entry.medium / entry.volume]
+        chunks.update(() if entry.chunk is None else (entry.chunk,))
     targets: list[_Target] = []
     for volume in found.verified.bundle.volume_files:
-        if volume.name in good:
-            continue
-        path = media.find(volume.name) if in_place else None
-        if path is not None and regular_size(path) is not None:
-            targets.append(_Target(volume, path, bad[path], is_new=False))
+        paths = media.copies(volume.name)
+        if not paths:
+            new = media.directories[0] / volume.name
+            targets.append(_Target(volume, new, volume.chunks, is_new=True))
+        for path in paths:
+            if path not in bad:
+                continue
+            if regular_size(path) is None:
+                targets.append(_Target(volume, path, volume.chunks, is_new=True))
+            else:
+                targets.append(_Target(volume, path, bad[path], is_new=False))
+    wanted = [file for file in found.small_files if not file.is_good]
+    return _Plan(tuple(targets), *_plan_small(wanted, patches))
+
+
+def _plan_medium(found: Verification, directory: Path, patches: Sequence[OpenPatch]) -> _Plan:
+    """One more medium, if there is a file of which no copy is good."""
+    good = {state.name for state in found.volumes if state.state == GOOD}
+    targets = tuple(
+        _Target(volume, directory / volume.name, volume.chunks, is_new=True)
+        for volume in found.verified.bundle.volume_files
+        if volume.name not in good
+    )
+    best: dict[str, SmallFileState] = {}
+    for file in sorted(found.small_files, key=lambda file: not file.is_good):
+        best.setdefault(file.name, file)
+    if not targets and all(best[file.name].is_good for file in found.small_faults):
+        return _Plan((), (), ())
+    return _Plan(targets, *_plan_small([*best.values()], patches, directory))
+
+
+def _plan_small(
+    files: Sequence[SmallFileState], patches: Sequence[OpenPatch], directory: Path | None = None
+) -> tuple[tuple[Restoration, ...], tuple[str, ...]]:
+    """Where to have ``files`` from, and the names of those that cannot be had.
+
+    They are put into ``directory``, or where that is not given, each in its own place.
+    """
+    patched = {
+        file.digest: Extract(patch.path, file.offset, file.size)
+        for patch in patches
+        for file in patch.files
+    }
+    plan: list[Restoration] = []
+    beyond: list[str] = []
+    for file in files:
+        source = file.source or (patched.get(file.digest) if file.digest else None)
+        if source is None or file.digest is None:
+            beyond.append(file.name)
         else:
-            place = path or directory / volume.name
-            targets.append(_Target(volume, place, volume.chunks, is_new=True))
-    return tuple(targets)
+            plan.append(Restoration((directory or file.medium) / file.name, file.digest, source))
+    # A directory is a bundle once it has sums: first in the plan, they appear last.
+    plan.sort(key=lambda file: file.path.name not in (SUMS_NAME, spare_name(SUMS_NAME)))
+    return tuple(plan), tuple(dict.fromkeys(beyond))
 
 
 def _count(targets: Sequence[_Target], found: Verification) -> int:
@@ -159,26 +214,38 @@ def _check_not_a_source(directory: Path, media: Media) -> None:
             )
 
 
-def _check_space(targets: Sequence[_Target]) -> None:
-    """Raise ``NoSpaceError`` where the volumes to be written anew do not fit."""
+def _check_places(plan: _Plan) -> None:
+    """Raise ``HostError`` or ``NoSpaceError`` where what is planned cannot be written."""
     needed: dict[Path, int] = defaultdict(int)
-    for target in targets:
+    for target in plan.targets:
         needed[target.path.parent] += target.volume.size if target.is_new else 0
+    for file in plan.small:
+        needed[file.path.parent] += file.size
     for directory, size in needed.items():
         with naming_refusals(directory):
             place = directory.absolute()
-            status = os.statvfs(next(p for p in (place, *place.parents) if p.is_dir()))
+            place = next(path for path in (place, *place.parents) if path.is_dir())
+            status = os.statvfs(place)
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise HostError(f"{place}: cannot be written to", hint=_ELSEWHERE)
         free = status.f_bavail * status.f_frsize
         if size > free:
             raise NoSpaceError(
                 f"{directory}: {format_size(size)} needed, {format_size(free)} free",
-                hint="airpack repair BUNDLE --to DIR, on a larger disk",
+                hint=f"{_ELSEWHERE}, on a larger disk",
             )
+    for path in (*(t.path for t in plan.targets if t.is_new), *(f.path for f in plan.small)):
+        check_way(path)
 
 
 @contextmanager
-def _mended(target: _Target) -> Iterator[int]:
-    """A descriptor to write into the file of ``target``, which is there, with its right size."""
+def _opened(target: _Target) -> Iterator[int]:
+    """A descriptor to write ``target`` through, of its right size."""
+    if target.is_new:
+        with replacing(target.path) as new:
+            os.truncate(new.descriptor, target.volume.size)
+            yield new.descriptor
+        return
     with naming_refusals(target.path):
         descriptor = os.open(target.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
@@ -191,45 +258,28 @@ def _mended(target: _Target) -> Iterator[int]:
         os.close(descriptor)
 
 
-@contextmanager
-def _written(target: _Target) -> Iterator[int]:
-    """A descriptor to write a new file through, that of ``target`` if the block succeeds."""
-    path = target.path
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}")
-    with naming_refusals(path):
-        # Whatever lies under this name is a dead process's, or a trap: never written into.
-        temporary.unlink(missing_ok=True)
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-    try:
-        with naming_refusals(path):
-            os.truncate(descriptor, target.volume.size)
-        yield descriptor
-        with naming_refusals(path):
-            os.fsync(descriptor)
-            temporary.rename(path)
-            fsync_directory(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(descriptor)
-
-
 def _fill(
     verified: VerifiedBundle,
     media: Media,
-    wanted: Sequence[int],
-    targets: Mapping[str, int],
+    targets: Sequence[tuple[_Target, int]],
     progress: Progress,
     patches: Sequence[OpenPatch],
 ) -> None:
-    """Write each of the chunks ``wanted`` into the open file of its volume."""
+    """Write into each of the open files ``targets`` the chunks that it lacks."""
+    if not targets:
+        return
     bundle = verified.bundle
+    wanted = sorted({chunk for target, _ in targets for chunk in target.chunks})
+    copies: dict[str, list[tuple[_Target, int]]] = defaultdict(list)
+    for target, descriptor in targets:
+        copies[target.volume.name].append((target, descriptor))
 
     def write(chunk: int, data: memoryview) -> None:
         volume = bundle.volume_of(chunk)
-        with naming_refusals(Path(volume.name)):
-            write_all(targets[volume.name], data, volume.place(chunk)[0])
+        for target, descriptor in copies[volume.name]:
+            if chunk in target.chunks:
+                with naming_refusals(target.path):
+                    write_all(descriptor, data, volume.place(chunk)[0])
 
     total = sum(bundle.volume_of(chunk).place(chunk)[1] for chunk in wanted)
     with progress.task("repairing", total) as task:
@@ -240,18 +290,3 @@ def _fill(
             "bytes than a moment ago",
             hint="copy the media to a disk, then repair there",
         )
-
-
-def _copy_small_files(verified: VerifiedBundle, media: Media, directory: Path) -> None:
-    """Make ``directory`` a medium of its own: with every small file that is good."""
-    volumes = {volume.name for volume in verified.bundle.volume_files}
-    evidence = {SUMS_NAME: verified.evidence.sums} | {
-        signature_name(key_id): data for key_id, data in verified.evidence.signatures.items()
-    }
-    for name, data in evidence.items():
-        for copy in (name, spare_name(name)):
-            write_file(directory / copy, data)
-    for name in sorted({*verified.sums} - volumes):
-        good = (p for p in media.copies(name) if has_digest(p, verified.sums[name]))
-        if (path := next(good, None)) is not None:
-            write_file(directory / name, read_capped(path, MAX_SMALL_FILE_SIZE))

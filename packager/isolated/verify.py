@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 
-from packager.errors import AirpackError, IntegrityError, TrustError
-from packager.format.bundle import Bundle
+from packager.errors import IntegrityError, MissingVolumeError
+from packager.format.bundle import INDEX_NAME, Bundle, PayloadFile
 from packager.format.digest import Digest
-from packager.format.sums import SUMS_NAME, carries_key_id, signature_name, spare_name
+from packager.format.sums import SUMS_NAME, carries_key_id, spare_name
 from packager.isolated.chunks import read_chunks, volume_places
 from packager.isolated.media import Media, read_evidence, regular_size
-from packager.isolated.recover import can_be_rebuilt
+from packager.isolated.recover import can_be_rebuilt, chunks_of
+from packager.isolated.small import (
+    SmallFileState,
+    has_digest,
+    may_be_absent,
+    read_small_files,
+)
 from packager.progress import Progress
-from packager.store.digests import file_digest
 from packager.trust.keyring import Keyring
-from packager.trust.verify import VerifiedBundle, verify_bundle
+from packager.trust.verify import VerifiedBundle, first_believed, verify_bundle
+
+_COPY_AGAIN = (
+    f"name every medium of this bundle, each has its {SUMS_NAME}, signatures and {INDEX_NAME}, and "
+    "spare copies of them; or copy these again from where it was built: they are small"
+)
 
 GOOD, BAD, MISSING, REPAIRABLE = "good", "bad", "missing", "repairable"
-MAX_SMALL_FILE_SIZE = 1 << 32  # bytes; FAT32 takes no larger file, and wheels are far below it
 
 
 @dataclass(frozen=True)
@@ -52,10 +63,15 @@ class Damage:
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found on the media."""
+    """What was found on the media.
+
+    ``damage`` names small files too, whole; ``missing`` what is on none of the media; ``lost``
+    the chunks of which no copy is good, and ``rebuildable`` those that parity gives back.
+    """
 
     verified: VerifiedBundle
     volumes: tuple[VolumeState, ...]
+    small_files: tuple[SmallFileState, ...]
     damage: tuple[Damage, ...]
     missing: tuple[str, ...]
     strangers: tuple[Path, ...]
@@ -63,20 +79,65 @@ class Verification:
     rebuildable: frozenset[int]
 
     @property
-    def repairable(self) -> bool:
-        """Whether something is bad or missing, and all of it can be made good from what is here."""
-        whole = {entry.volume for entry in self.damage if entry.chunk is None}
-        volumes = {volume.name for volume in self.verified.bundle.volume_files}
-        return (
-            not (self.ok or self.strangers)
-            and {*whole, *self.missing} <= volumes
-            and self.rebuildable == {*self.lost}
-        )
-
-    @property
     def ok(self) -> bool:
         """Whether everything that was signed is there, and nothing else."""
         return not (self.damage or self.missing or self.strangers)
+
+    @property
+    def repairable(self) -> bool:
+        """Whether something is bad or missing, and all of it can be made good from what is here."""
+        return (
+            not (self.ok or self.strangers)
+            and not self.hopeless
+            and all(self.state_of(file) == REPAIRABLE for file in self.small_faults)
+        )
+
+    @property
+    def small_faults(self) -> tuple[SmallFileState, ...]:
+        """The small files that are bad, wherever they are, and those that are on no medium."""
+        return tuple(
+            file
+            for file in self.small_files
+            if (not file.is_good and file.size is not None) or file.name in self.missing
+        )
+
+    @property
+    def small_gaps(self) -> tuple[SmallFileState, ...]:
+        """The small files that are not on a medium, but on another, or that need not be there."""
+        return tuple(
+            file for file in self.small_files if file.size is None and file.name not in self.missing
+        )
+
+    @cached_property
+    def hopeless(self) -> frozenset[int]:
+        """The lost chunks that parity does not give back."""
+        return frozenset(self.lost) - self.rebuildable
+
+    @property
+    def lost_files(self) -> dict[int, Digest]:
+        """The small files of which nothing here has the bytes, by their line in the sums, from 1.
+
+        Of those that are the same there is one.
+        """
+        lost = {file.digest for file in self.small_faults if file.source is None}
+        wanted: dict[Digest, int] = {}
+        for line, digest in enumerate(self.verified.sums.values(), start=1):
+            if digest in lost:
+                wanted.setdefault(digest, line)
+        return {line: digest for digest, line in wanted.items()}
+
+    def state_of(self, file: SmallFileState) -> str:
+        """The word for a small file on a medium."""
+        if file.is_good:
+            return GOOD
+        if isinstance(file.source, Path) or self._is_in_payload(file.source):
+            return REPAIRABLE
+        return MISSING if file.size is None else BAD
+
+    def _is_in_payload(self, file: PayloadFile | None) -> bool:
+        if file is None:
+            return False
+        return self.hopeless.isdisjoint(chunks_of(self.verified.bundle, file))
 
 
 def authenticate(media: Media, keyring: Keyring, *, now: datetime) -> VerifiedBundle:
@@ -85,26 +146,27 @@ def authenticate(media: Media, keyring: Keyring, *, now: datetime) -> VerifiedBu
     Raises what :func:`verify_bundle` raises of the first reading, if none holds, and
     ``IntegrityError`` for media of different bundles.
     """
-    refusals: list[AirpackError] = []
-    for evidence in read_evidence(media):
-        try:
-            verified = verify_bundle(evidence, keyring, now=now)
-        except (TrustError, IntegrityError) as error:
-            refusals.append(error)
-        else:
-            _check_same_bundle(media, verified)
-            return verified
-    raise refusals[0]
+    try:
+        readings = read_evidence(media, keyring)
+        verified = first_believed(readings, lambda e: verify_bundle(e, keyring, now=now))
+    except (IntegrityError, MissingVolumeError) as error:
+        error.hint = error.hint or _COPY_AGAIN
+        raise
+    _check_same_bundle(media, verified)
+    return verified
 
 
 def _check_same_bundle(media: Media, verified: VerifiedBundle) -> None:
-    """Each medium must hold the sums that were signed, or a spare copy of them."""
+    """Each medium must hold the sums that were signed, or the index, or a spare copy of one."""
+    digests = {SUMS_NAME: verified.digest, INDEX_NAME: verified.sums[INDEX_NAME]}
+    marks = {copy: d for name, d in digests.items() for copy in (name, spare_name(name))}
     for directory in media.directories:
-        copies = (directory / name for name in (SUMS_NAME, spare_name(SUMS_NAME)))
-        if not any(has_digest(path, verified.digest) for path in copies if path.exists()):
+        there = ((directory / name, digest) for name, digest in marks.items())
+        if not any(os.path.lexists(path) and has_digest(path, digest) for path, digest in there):
             raise IntegrityError(
                 f"{directory}: holds another bundle than {verified.bundle.title}, or none",
-                hint="name only media of one bundle",
+                hint=f"name only media of one bundle; if this is one, and its {SUMS_NAME} and "
+                f"{INDEX_NAME} are bad, copy these into it from another medium",
             )
 
 
@@ -114,7 +176,12 @@ def verify_media(verified: VerifiedBundle, media: Media, progress: Progress) -> 
     What lies on several media is read on each of them.
     """
     bundle = verified.bundle
-    damage = list(_small_damage(verified, media))
+    small_files = read_small_files(verified, media)
+    damage = [
+        Damage(file.medium, file.name, None, 0, file.size, ())
+        for file in small_files
+        if file.size is not None and not file.is_good
+    ]
     bad_copies: Counter[int] = Counter()
     for copy in range(len(media.directories)):
         if places := volume_places(bundle, media, copy):
@@ -133,8 +200,9 @@ def verify_media(verified: VerifiedBundle, media: Media, progress: Progress) -> 
             for volume in bundle.volume_files
             for path in media.copies(volume.name) or (None,)
         ),
+        small_files=small_files,
         damage=tuple(damage),
-        missing=tuple(name for name in verified.sums if media.find(name) is None),
+        missing=tuple(_missing(verified, small_files, media)),
         strangers=tuple(find_strangers(media, verified.sums)),
         lost=lost,
         rebuildable=rebuildable,
@@ -158,29 +226,12 @@ def find_strangers(media: Media, sums: Mapping[str, Digest]) -> Iterable[Path]:
             yield directory / name
 
 
-def _small_damage(verified: VerifiedBundle, media: Media) -> Iterable[Damage]:
-    volumes = {volume.name for volume in verified.bundle.volume_files}
-    signed = {**verified.sums, SUMS_NAME: verified.digest, spare_name(SUMS_NAME): verified.digest}
-    for key_id, signature in verified.evidence.signatures.items():
-        name = signature_name(key_id)
-        signed |= {copy: Digest.of(signature) for copy in (name, spare_name(name))}
-    for directory, name in media.names():
-        if name not in signed or name in volumes:
-            continue
-        if not has_digest(directory / name, signed[name]):
-            size = regular_size(directory / name)
-            yield Damage(directory, name, None, 0, size or 0, ())
-
-
-def has_digest(path: Path, digest: Digest) -> bool:
-    """Whether the small file at ``path`` is a file, can be read, and is as signed."""
-    size = regular_size(path)
-    if size is None or size > MAX_SMALL_FILE_SIZE:
-        return False
-    try:
-        return file_digest(path) == digest
-    except IntegrityError:  # a sector that the device does not give
-        return False
+def _missing(
+    verified: VerifiedBundle, small_files: Iterable[SmallFileState], media: Media
+) -> Iterable[str]:
+    """What is on none of the media, and should be."""
+    names = {*verified.sums, *(file.name for file in small_files if not may_be_absent(file.name))}
+    return (name for name in sorted(names) if media.find(name) is None)
 
 
 def _size_damage(bundle: Bundle, places: Mapping[str, Path]) -> Iterable[Damage]:

@@ -1,4 +1,4 @@
-"""The decision: may this patch's chunks stand for those of a bundle?
+"""The decision: may this patch's chunks and files stand for those of a bundle?
 
 Pure, as :mod:`packager.trust.verify` is. The steps, each ending the matter if it fails:
 
@@ -6,7 +6,8 @@ Pure, as :mod:`packager.trust.verify` is. The steps, each ending the matter if i
 2. the sums are parsed, and must list the patch's document and its file of chunks;
 3. the document must have the digest that the sums give, and is parsed only then;
 4. it must name the very bundle that is to be repaired, by the digest of its signed sums;
-5. each chunk must have the size and the digest that the bundle's own signed index gives it.
+5. each chunk must have the size and the digest that the bundle's own signed index gives it, each
+   file the digest that its signed sums list, and be no volume.
 
 So a patch can only ever bring what the bundle's signers signed; that it is signed too keeps
 anybody else's bytes from being read at all.
@@ -21,7 +22,7 @@ from datetime import datetime
 from packager.errors import DigestMismatchError, IntegrityError, MalformedError
 from packager.format.bundle import Bundle
 from packager.format.digest import Digest
-from packager.format.patch import CHUNKS_NAME, PATCH_NAME, Patch, PatchChunk, parse_patch
+from packager.format.patch import CHUNKS_NAME, PATCH_NAME, Patch, PatchChunk, PatchFile, parse_patch
 from packager.format.sums import SUMS_NAME, parse_sums
 from packager.trust.keyring import Keyring
 from packager.trust.verify import Evidence, VerifiedBundle, require_signers
@@ -53,6 +54,8 @@ def verify_patch(
         )
     for chunk in patch.chunks:
         _check_chunk(chunk, verified.bundle)
+    for file in patch.files:
+        _check_file(file, verified)
     return VerifiedPatch(patch, evidence)
 
 
@@ -73,3 +76,9 @@ def _check_chunk(chunk: PatchChunk, bundle: Bundle) -> None:
     size = bundle.volume_of(chunk.number).place(chunk.number)[1]
     if chunk.digest != bundle.chunk_digests[chunk.number] or chunk.size != size:
         raise MalformedError(f"{PATCH_NAME}: chunk {chunk.number} is not the one the bundle has")
+
+
+def _check_file(file: PatchFile, verified: VerifiedBundle) -> None:
+    volumes = {volume.name for volume in verified.bundle.volume_files}
+    if file.name in volumes or verified.sums.get(file.name) != file.digest:
+        raise MalformedError(f"{PATCH_NAME}: {file.name} is not a small file that the bundle has")

@@ -18,12 +18,15 @@ A key that is revoked, or outside its dates at *now*, counts as if it had not si
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from packager.errors import (
+    AirpackError,
     DigestMismatchError,
+    IntegrityError,
     MalformedError,
     PolicyError,
     TrustError,
@@ -34,6 +37,8 @@ from packager.format.sums import SUMS_NAME, parse_sums, signature_name
 from packager.format.timestamps import parse_timestamp
 from packager.trust.keyring import Keyring, TrustedKey
 from packager.trust.keys import MAX_SIGNATURE_SIZE
+
+T = TypeVar("T")
 
 CLOCK_TOLERANCE = timedelta(days=1)  # between the clocks of the two hosts
 
@@ -70,6 +75,20 @@ class VerifiedBundle:
         return Digest.of(self.evidence.sums)
 
 
+def first_believed(readings: Iterable[Evidence], decide: Callable[[Evidence], T]) -> T:
+    """What ``decide`` makes of the first of the ``readings`` that it does not refuse.
+
+    Raises its refusal of the first of all, ``TrustError`` or ``IntegrityError``, if none holds.
+    """
+    refusals: list[AirpackError] = []
+    for evidence in readings:
+        try:
+            return decide(evidence)
+        except (TrustError, IntegrityError) as error:
+            refusals.append(error)
+    raise refusals[0]
+
+
 def verify_bundle(evidence: Evidence, keyring: Keyring, *, now: datetime) -> VerifiedBundle:
     """Decide, in the steps of this module's docstring.
 
@@ -82,6 +101,22 @@ def verify_bundle(evidence: Evidence, keyring: Keyring, *, now: datetime) -> Ver
     _check_volumes_listed(bundle, sums)
     _check_expiry(bundle, now)
     return VerifiedBundle(bundle, sums, signers, evidence)
+
+
+def choose_signatures(
+    readings: Mapping[str, Sequence[bytes]], sums: bytes, keyring: Keyring
+) -> dict[str, bytes]:
+    """Of the ``readings`` of each signature, by key id, the first that holds over ``sums``.
+
+    Where none does, or the keyring does not know the key, it is the first of all: to decide on
+    it is for :func:`find_signers`.
+    """
+    chosen: dict[str, bytes] = {}
+    for key_id, copies in readings.items():
+        trusted = keyring.find(key_id)
+        holding = (copy for copy in copies if trusted and trusted.key.verifies(copy, sums))
+        chosen[key_id] = next(holding, copies[0])
+    return chosen
 
 
 def require_signers(evidence: Evidence, keyring: Keyring, *, now: datetime) -> tuple[Signer, ...]:
@@ -106,7 +141,10 @@ def find_signers(evidence: Evidence, keyring: Keyring, *, now: datetime) -> tupl
             hint="airpack trust add FILE.pub, with a file that did not come on this medium",
         )
     if not evidence.signatures:
-        raise TrustError(f"no signature: the bundle has no {SUMS_NAME}.<key-id>.sig")
+        raise TrustError(
+            f"no signature: the bundle has no {SUMS_NAME}.<key-id>.sig",
+            hint="copy it from another medium, or from where the bundle was built and signed",
+        )
     signers: list[Signer] = []
     faults: list[str] = []
     for key_id, signature in sorted(evidence.signatures.items()):
@@ -142,7 +180,8 @@ def _check_signature(trusted: TrustedKey, signature: bytes, sums: bytes) -> None
     if not trusted.key.verifies(signature, sums):
         raise TrustError(
             f"{what}: not a signature by {trusted.name!a} over this {SUMS_NAME}",
-            hint="install nothing from this medium; ask the sender for it again",
+            hint=f"install nothing from this medium; if it is only damaged, {SUMS_NAME} and its "
+            "signatures, copied again from another medium or from where it was built, mend it",
         )
 
 

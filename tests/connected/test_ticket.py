@@ -25,7 +25,7 @@ from packager.errors import (
 from packager.format.bundle import Bundle, parse_bundle
 from packager.format.digest import Digest
 from packager.format.patch import CHUNKS_NAME, PATCH_NAME, parse_patch
-from packager.format.sums import SUMS_NAME, signature_name, spare_name
+from packager.format.sums import SUMS_NAME, parse_sums, signature_name, spare_name
 from packager.format.ticket import Ticket, encode_ticket, make_ticket
 from packager.progress import Silent
 
@@ -39,7 +39,10 @@ def key(tmp_path: Path) -> SigningKey:
 def source(tmp_path: Path, key: SigningKey) -> Path:
     """A bundle of seven chunks in volumes of two, as it was built."""
     files = {"model.safetensors": random.Random(3).randbytes(6 * CHUNK_SIZE + 16_384)}
-    return make_bundle(tmp_path / "built", [key], files=files, volume_size=2 * CHUNK_SIZE, parity=1)
+    return make_bundle(
+        tmp_path / "built", [key], files=files, volume_size=2 * CHUNK_SIZE, parity=1,
+        extra={"notes.txt": b"hello"},
+    )  # fmt: skip
 
 
 def ticket_for(source: Path, *chunks: int) -> Ticket:
@@ -57,10 +60,9 @@ def test_the_patch_holds_the_chunks_and_little_else(
     watching = Watching()
     patch = build_patch(ticket, source, tmp_path / "out", [key], watching)
     assert patch == tmp_path / "out" / f"tiny-1.0.0.patch-{ticket.check}"
-    signature = signature_name(key.public.key_id)
-    assert {path.name for path in patch.iterdir()} == {
-        CHUNKS_NAME, PATCH_NAME, SUMS_NAME, "READ-ME-FIRST.txt", signature, spare_name(signature),
-    }  # fmt: skip
+    small = (PATCH_NAME, SUMS_NAME, "READ-ME-FIRST.txt", signature_name(key.public.key_id))
+    names = {path.name for path in patch.iterdir()}
+    assert names == {CHUNKS_NAME, *small, *map(spare_name, small)}
     payload = b"".join(path.read_bytes() for path in sorted(source.glob("payload.*")))
     parity = (source / "parity.00001").read_bytes()
     expected = payload[CHUNK_SIZE : 2 * CHUNK_SIZE] + payload[6 * CHUNK_SIZE :]
@@ -68,10 +70,42 @@ def test_the_patch_holds_the_chunks_and_little_else(
     document = parse_patch((patch / PATCH_NAME).read_bytes())
     assert [chunk.number for chunk in document.chunks] == [1, 6, 8]
     assert document.bundle == Digest.of((source / SUMS_NAME).read_bytes())
-    small = sum(path.stat().st_size for path in patch.iterdir()) - document.size
-    assert small < 4000
+    assert sum(path.stat().st_size for path in patch.iterdir()) - document.size < 8000
     assert [(task.total, task.done) for task in watching.tasks] == [(document.size, document.size)]
     assert [path.name for path in (tmp_path / "out").iterdir()] == [patch.name]
+
+
+def test_the_patch_holds_small_files_behind_the_chunks(
+    source: Path, tmp_path: Path, key: SigningKey
+) -> None:
+    sums = parse_sums((source / SUMS_NAME).read_bytes())
+    line = [*sums].index("notes.txt") + 1
+    digest = Digest.of((source / SUMS_NAME).read_bytes())
+    ticket = make_ticket(index_of(source), digest, (6,), {line: sums["notes.txt"]})
+    patch = build_patch(ticket, source, tmp_path / "out", [key], Silent())
+    document = parse_patch((patch / PATCH_NAME).read_bytes())
+    assert [file.name for file in document.files] == ["notes.txt"]
+    assert (patch / CHUNKS_NAME).read_bytes().endswith(b"hello")
+    assert "files      notes.txt" in (patch / "READ-ME-FIRST.txt").read_text()
+
+    alone = make_ticket(index_of(source), digest, (), {line: sums["notes.txt"]})
+    patch = build_patch(alone, source, tmp_path / "out", [key], Silent())
+    assert (patch / CHUNKS_NAME).read_bytes() == b"hello"
+
+
+def test_a_small_file_that_is_bad_at_the_source_too_is_not_sent(
+    source: Path, tmp_path: Path
+) -> None:
+    sums = parse_sums((source / SUMS_NAME).read_bytes())
+    digest = Digest.of((source / SUMS_NAME).read_bytes())
+    lines = {[*sums].index("notes.txt") + 1: sums["notes.txt"]}
+    ticket = make_ticket(index_of(source), digest, (), lines)
+    flip_bit(source / "notes.txt", 0)
+    error = refused(ticket, source, tmp_path / "out")
+    assert isinstance(error, IntegrityError)
+    assert f"{source / 'notes.txt'}: is damaged here too" in error.message
+    (source / "notes.txt").unlink()
+    assert isinstance(refused(ticket, source, tmp_path / "out"), MissingVolumeError)
 
 
 def test_stock_tools_check_the_patch(source: Path, tmp_path: Path, key: SigningKey) -> None:
@@ -112,6 +146,9 @@ def refused(ticket: Ticket, source: Path, output: Path) -> AirpackError:
         ({"chunks": (1, 3)}, "the ticket's digests are not those of chunks 1 3"),
         ({"chunks": (1, 2000)}, "has 9 chunks; the ticket asks for chunk 2000"),
         ({"digests": "0" * 8}, "the ticket's digests are not those of chunks 1-2"),
+        ({"files": (1,)}, "the ticket's digests are not those of chunks 1-2 and lines 1 of the"),
+        ({"files": (3,)}, "line 3 of its SHA256SUMS is no small file"),
+        ({"files": (99,)}, "line 99 of its SHA256SUMS is no small file"),
     ],
 )
 def test_a_ticket_for_something_else_is_refused(

@@ -103,7 +103,7 @@ def with_(where: str, value: object) -> bytes:
 
 @given(
     st.lists(
-        st.tuples(st.from_regex(r"[a-z]{1,110}", fullmatch=True), st.integers(0, 300_000)),
+        st.tuples(st.from_regex(r"w[a-z]{1,109}", fullmatch=True), st.integers(0, 300_000)),
         max_size=6,
         unique_by=lambda file: file[0],
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from packager.errors import MalformedError, ParseError, UsageError
 from packager.format import canonical
 from packager.format.digest import Digest
-from packager.format.patch import Patch, PatchChunk, encode_patch, parse_patch
+from packager.format.patch import Patch, PatchChunk, PatchFile, encode_patch, parse_patch
 from packager.format.ticket import (
     MAX_TICKET_CHUNKS,
     MAX_TICKET_SIZE,
@@ -27,15 +28,15 @@ TICKET = Ticket(
 )
 
 hex_digits = st.text("0123456789abcdef", min_size=8, max_size=8)
+ascending = st.sets(st.integers(1, 4000), max_size=200).map(lambda found: tuple(sorted(found)))
 tickets = st.builds(
     Ticket,
     title=st.from_regex(r"[a-z0-9][a-z0-9._]{0,20}-[a-z0-9][a-z0-9._-]{0,20}", fullmatch=True),
     bundle=st.text("0123456789abcdef", min_size=32, max_size=32),
-    chunks=st.sets(st.integers(0, 4000), min_size=1, max_size=200).map(
-        lambda chunks: tuple(sorted(chunks))
-    ),
+    chunks=ascending,
     digests=hex_digits,
-)
+    files=ascending,
+).filter(lambda ticket: ticket.chunks or ticket.files)
 
 
 def read(text: str) -> Ticket:
@@ -92,6 +93,14 @@ def test_the_lines_are_short_enough_to_read_out() -> None:
     assert lines[3:] == ["digests 1b4f 0e98", f"check {format_groups(TICKET.check)}"]
 
 
+def test_small_files_are_asked_for_by_their_lines() -> None:
+    ticket = replace(TICKET, files=(3, 4, 9))
+    assert encode_ticket(ticket).splitlines()[2:4] == ["chunks 17 20-25 311", "files 3-4 9"]
+    alone = replace(ticket, chunks=())
+    assert encode_ticket(alone).splitlines()[2] == "files 3-4 9"
+    assert read(encode_ticket(alone)) == alone
+
+
 def format_groups(digits: str) -> str:
     return " ".join(re.findall("....", digits))
 
@@ -136,6 +145,11 @@ DIGESTS = "digests 00000000"
         (with_check(HEAD, BUNDLE, "chunks 5-3", DIGESTS), "line 3: 5-3 is out of order"),
         (with_check(HEAD, BUNDLE, "chunks 0-999999999", DIGESTS), "line 3: asks for more than"),
         (with_check(HEAD, BUNDLE, "chunks 1", "digests 00"), "line 4: '00' is not 8 digits"),
+        (with_check(HEAD, BUNDLE, DIGESTS), "line 4: asks for nothing"),
+        (with_check(HEAD, BUNDLE, "files 0", DIGESTS), "line 3: 0 is out of order"),
+        (with_check(HEAD, BUNDLE, "files x", DIGESTS), "line 3: 'x' is not a file"),
+        (with_check(HEAD, BUNDLE, "files", DIGESTS), "line 3: names no file"),
+        (f"{HEAD}\n{BUNDLE}\nfiles 1\nchunks 1\n", "line 4: 'chunks' stands twice, or out of"),
         (f"{HEAD}\nbundle tiny\u20131 00\n", "line 2: not plain ASCII: byte 0xe2"),
     ],
 )
@@ -156,9 +170,14 @@ def test_ranges_are_those_that_people_read_out() -> None:
 
 def test_a_patch_document_is_read_as_it_was_written() -> None:
     chunks = (PatchChunk(3, 10, 0, Digest.of(b"a")), PatchChunk(9, 7, 10, Digest.of(b"b")))
-    patch = Patch("tiny-1", Digest.of(b"sums"), chunks)
-    assert parse_patch(encode_patch(patch)) == patch
-    assert patch.size == 17
+    files = (PatchFile("a.txt", 0, 17, Digest.of(b"")), PatchFile("b", 5, 17, Digest.of(b"c")))
+    for patch in (
+        Patch("tiny-1", Digest.of(b"sums"), chunks),
+        Patch("tiny-1", Digest.of(b"sums"), chunks, files),
+        Patch("tiny-1", Digest.of(b"sums"), (), (PatchFile("b", 5, 0, Digest.of(b"c")),)),
+    ):
+        assert parse_patch(encode_patch(patch)) == patch
+    assert Patch("tiny-1", Digest.of(b"sums"), chunks, files).size == 22
 
 
 @pytest.mark.parametrize(
@@ -169,11 +188,15 @@ def test_a_patch_document_is_read_as_it_was_written() -> None:
         ({"more": 1}, "more: unknown field"),
         ({"title": "a\x1b[2J"}, "title: .* is not one plain line"),
         ({"bundle": "00"}, "bundle: not a sha256"),
-        ({"chunks": []}, "chunks: not 1 to 65536 entries"),
-        ({"chunks": [None] * (MAX_TICKET_CHUNKS + 1)}, "chunks: not 1 to 65536 entries"),
+        ({"chunks": []}, "chunks: are none, and no files either"),
+        ({"chunks": [None] * (MAX_TICKET_CHUNKS + 1)}, "chunks: more than 65536 entries"),
         ({"chunks": [{"number": 1, "size": 0, "digest": "0" * 64}]}, r"chunks\[0\]\.size"),
         ({"chunks": [{"number": 1, "size": 1 << 23, "digest": "0" * 64}]}, r"chunks\[0\]\.size"),
         ({"chunks": [{"number": 1, "size": 1, "digest": "0" * 64}] * 2}, r"chunks\[1\]\.number"),
+        ({"files": [None] * 4097}, "files: more than 4096 entries"),
+        ({"files": [{"name": "\x1b", "size": 1, "digest": "0" * 64}]}, "is not one plain line"),
+        ({"files": [{"name": "x", "size": 1 << 32, "digest": "0" * 64}]}, r"files\[0\]\.size"),
+        ({"files": [{"name": "x", "size": 1, "digest": "0" * 64}] * 2}, r"files\[1\]\.name"),
     ],
 )
 def test_a_patch_document_that_does_not_fit_is_refused(

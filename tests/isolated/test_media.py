@@ -61,6 +61,41 @@ def test_what_holds_no_bundle_is_refused(tmp_path: Path) -> None:
         open_media([tmp_path / "nowhere"])
 
 
+def test_volumes_alone_are_no_bundle_and_it_is_said_what_they_lack(bundle: Path) -> None:
+    for path in bundle.iterdir():
+        if not path.name.startswith("payload."):
+            path.unlink()
+    for place in (bundle, bundle.parent):
+        with pytest.raises(UsageError, match=f"{place}: not a bundle") as caught:
+            open_media([place])
+        assert caught.value.hint == (
+            f"copy {SUMS_NAME} and {INDEX_NAME} beside {bundle / 'payload.00001'}, from another "
+            "medium of the bundle"
+        )
+
+
+def test_a_bundle_that_lost_its_sums_is_one_still_and_it_is_said_what_helps(
+    host: Host, bundle: Path
+) -> None:
+    for name in (SUMS_NAME, f"spare.{SUMS_NAME}"):
+        (bundle / name).unlink()
+    assert open_media([bundle.parent]).directories == (bundle,)
+    with pytest.raises(MissingVolumeError, match=f"{SUMS_NAME} is on none of the media") as caught:
+        host.verify(bundle)
+    assert "name every medium of this bundle" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("place", ["itself", "above"])
+def test_a_patch_is_no_bundle_and_it_is_said_what_takes_it(tmp_path: Path, place: str) -> None:
+    patch = tmp_path / "stick" / "tiny-1.0.0.patch-12345678"
+    patch.mkdir(parents=True)
+    (patch / SUMS_NAME).write_text("")
+    (patch / "patch.json").write_text("")
+    with pytest.raises(UsageError, match=f"{patch}: a patch, not a bundle") as caught:
+        open_media([patch if place == "itself" else patch.parent])
+    assert caught.value.hint == f"airpack repair BUNDLE {patch} --in-place"
+
+
 @pytest.mark.parametrize("kind", ["file", "directory"])
 def test_what_systems_leave_on_a_stick_is_no_stranger(host: Host, bundle: Path, kind: str) -> None:
     for name in DROPPINGS:
@@ -149,6 +184,15 @@ def test_of_each_small_file_one_copy_may_be_bad(
     found = host.verify(bundle)
     assert {entry.volume for entry in found.damage} | {*found.missing} <= {path.name}
     assert host.install(bundle).receipt.generation == 1
+
+
+@pytest.mark.parametrize("name", [SUMS_NAME, INDEX_NAME])
+def test_another_signed_file_under_its_name_does_not_hide_the_spare_copy(
+    host: Host, tmp_path: Path, key: SigningKey, name: str
+) -> None:
+    bundle = make_bundle(tmp_path / "a", [key], extra={"notes.txt": b"hello"})
+    (bundle / name).write_bytes(b"hello")
+    assert [entry.volume for entry in host.verify(bundle).damage] == [name]
 
 
 @pytest.mark.parametrize("name", ["team.pub", "link.pub"])

@@ -13,7 +13,12 @@ from support.bundles import CHUNK_SIZE, flip_bit, make_bundle
 from support.hosts import Host
 
 from packager.connected.keys import SigningKey
-from packager.errors import AirpackError, IntegrityError, MissingVolumeError
+from packager.errors import (
+    HostError,
+    IntegrityError,
+    MissingVolumeError,
+    UsageError,
+)
 from packager.isolated.media import open_media
 from packager.isolated.repair import Repair, repair
 from packager.progress import Silent
@@ -167,6 +172,73 @@ def test_three_bad_chunks_in_one_stripe_are_beyond_help_and_the_rest_is_not(
         mend(host, bundle)
 
 
+def test_each_bad_copy_is_mended_in_place(
+    host: Host, tmp_path: Path, pristine: Path, bundle: Path
+) -> None:
+    other = Path(shutil.copytree(pristine, tmp_path / "b" / pristine.name))
+    flip_bit(bundle / "payload.00001", 0)
+    flip_bit(other / "payload.00001", CHUNK_SIZE)
+    flip_bit(other / "payload.00002", 7)  # a good copy is on the first
+    with (other / "parity.00001").open("ab") as stream:
+        stream.write(b"behind the end")
+    done = repair(host.verify(bundle, other), open_media([bundle, other]), None, Silent())
+    mended = [bundle / "payload.00001"]
+    mended += [other / name for name in ("payload.00001", "payload.00002", "parity.00001")]
+    assert (set(done.volumes), done.chunks) == (set(mended), 3)
+    assert same(bundle, pristine)
+    assert same(other, pristine)
+
+
+@pytest.mark.parametrize("kind", ["directory", "link"])
+def test_what_is_no_file_gives_way_to_the_volume(
+    host: Host, bundle: Path, pristine: Path, tmp_path: Path, kind: str
+) -> None:
+    path = bundle / "payload.00004"
+    path.unlink()
+    if kind == "directory":
+        path.mkdir()
+    else:
+        path.symlink_to(tmp_path / "victim")
+        (tmp_path / "victim").write_bytes(b"precious")
+    mend(host, bundle)
+    assert same(bundle, pristine)
+    assert not (bundle / "payload.00004").is_symlink()
+    assert kind == "directory" or (tmp_path / "victim").read_bytes() == b"precious"
+
+
+def test_a_directory_with_things_in_it_is_left_alone(host: Host, bundle: Path) -> None:
+    path = bundle / "payload.00004"
+    path.unlink()
+    path.mkdir()
+    (path / "mine").write_text("precious")
+    flip_bit(bundle / "payload.00002", 7)
+    before = (bundle / "payload.00002").read_bytes()
+    with pytest.raises(HostError, match=f"{path}: a directory with things in it"):
+        mend(host, bundle)
+    assert (path / "mine").read_text() == "precious"
+    assert (bundle / "payload.00002").read_bytes() == before
+
+
+def test_to_does_not_overwrite_the_bundle_itself(host: Host, bundle: Path) -> None:
+    flip_bit(bundle / "payload.00001", 7)
+    bad = (bundle / "payload.00001").read_bytes()
+    with pytest.raises(UsageError, match=f"{bundle}: is the bundle itself"):
+        mend(host, bundle, bundle.parent)
+    assert (bundle / "payload.00001").read_bytes() == bad
+
+
+def test_a_link_in_the_way_of_the_new_file_is_not_followed(
+    host: Host, bundle: Path, tmp_path: Path
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    (bundle / "payload.00001").unlink()
+    (bundle / ".tmp-payload.00001").symlink_to(victim)
+    mend(host, bundle)
+    assert victim.read_bytes() == b"precious"
+    assert not (bundle / ".tmp-payload.00001").exists()
+
+
 @settings(
     max_examples=15,
     deadline=None,
@@ -200,7 +272,7 @@ def test_any_damage_is_repaired_or_refused_and_never_installed_otherwise(
     assert {entry.volume for entry in found.damage} | {*found.missing} == {p.name for p in hit}
     try:
         mend(host, bundle)
-    except AirpackError:
+    except (IntegrityError, MissingVolumeError):
         assert not found.repairable
         assert len(hit) > PARITY
     else:

@@ -2,42 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.bundles import CHUNK_SIZE, flip_bit, keyring_of, make_bundle, make_key, resign
-from support.hosts import NOW, Host
+from support.bundles import CHUNK_SIZE, flip_bit, make_bundle
+from support.hosts import Host
+from support.tickets import asked, contents, made_patch, mend
 
 from packager.connected.keys import SigningKey
-from packager.connected.sign import sign_bundle
-from packager.connected.ticket import build_patch
-from packager.errors import (
-    DigestMismatchError,
-    IntegrityError,
-    MalformedError,
-    MissingVolumeError,
-    TrailingDataError,
-    TruncatedError,
-    TrustError,
-    UsageError,
-)
-from packager.format.patch import CHUNKS_NAME, PATCH_NAME
-from packager.format.sums import SUMS_NAME
-from packager.format.ticket import encode_ticket, make_ticket, parse_ticket
-from packager.isolated.media import open_media
-from packager.isolated.patch import open_patch, split_patches
-from packager.isolated.recover import beyond_parity
-from packager.isolated.repair import Repair, repair
-from packager.isolated.verify import authenticate
-from packager.progress import Silent
+from packager.errors import IntegrityError, MissingVolumeError
+from packager.format.digest import Digest
 
 MODEL = random.Random(9).randbytes(15 * CHUNK_SIZE + 12_345)
 
@@ -52,6 +30,7 @@ def built(tmp_path_factory: pytest.TempPathFactory, key: SigningKey) -> dict[int
             files={"model.safetensors": MODEL},
             volume_size=2 * CHUNK_SIZE,
             parity=parity,
+            extra={"notes.txt": b"hello"},
         )
         for parity in (0, 2)
     }
@@ -67,32 +46,6 @@ def bundle(built: dict[int, Path], tmp_path: Path) -> Path:
 def protected(built: dict[int, Path], tmp_path: Path) -> Path:
     """The bundle with two parity volumes, on a medium."""
     return Path(shutil.copytree(built[2], tmp_path / "medium" / built[2].name))
-
-
-def asked(host: Host, *media: Path) -> tuple[int, ...]:
-    found = host.verify(*media)
-    return beyond_parity(found.verified.bundle, found.lost)
-
-
-def made_patch(
-    host: Host, medium: Path, source: Path, output: Path, key: SigningKey, *only: int
-) -> Path:
-    """What the sender makes of the host's ticket, or of one for the chunks ``only``."""
-    found = host.verify(medium)
-    wanted = only or beyond_parity(found.verified.bundle, found.lost)
-    text = encode_ticket(make_ticket(found.verified.bundle, found.verified.digest, wanted))
-    return build_patch(parse_ticket(text.encode(), "t"), source, output, [key], Silent())
-
-
-def mend(host: Host, medium: Path, *patches: Path, to: Path | None = None) -> Repair:
-    media = open_media([medium])
-    verified = authenticate(media, host.keyring, now=NOW)
-    opened = [open_patch(patch, verified, host.keyring, now=NOW) for patch in patches]
-    return repair(host.verify(medium), media, to, Silent(), opened)
-
-
-def contents(directory: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in directory.iterdir()}
 
 
 def installed_model(host: Host, *media: Path) -> bytes:
@@ -156,164 +109,54 @@ def test_a_partial_patch_changes_nothing_and_what_is_left_is_named(
     assert contents(bundle) == contents(built[0])
 
 
-Spoil = Callable[[Path, SigningKey], None]
-
-
-def _sign_anew(patch: Path, key: SigningKey) -> None:
-    resign(patch, [key])
-
-
-def _other_chunk(patch: Path, key: SigningKey) -> None:
-    document = (patch / PATCH_NAME).read_bytes()
-    (patch / PATCH_NAME).write_bytes(document.replace(b'"number":2', b'"number":3'))
-    _sign_anew(patch, key)
-
-
-def _far_chunk(patch: Path, key: SigningKey) -> None:
-    document = (patch / PATCH_NAME).read_bytes()
-    (patch / PATCH_NAME).write_bytes(document.replace(b'"number":2', b'"number":200'))
-    _sign_anew(patch, key)
-
-
-def _by_a_stranger(patch: Path, key: SigningKey) -> None:
-    _sign_anew(patch, make_key(patch.parent / "stranger"))
-
-
-def _unsigned(patch: Path, key: SigningKey) -> None:
-    resign(patch, [])
-
-
-def _signature_of_another_file(patch: Path, key: SigningKey) -> None:
-    (patch / SUMS_NAME).write_bytes(b"")
-
-
-def _linked(patch: Path, key: SigningKey) -> None:
-    (patch / CHUNKS_NAME).rename(patch.parent / "elsewhere")
-    (patch / CHUNKS_NAME).symlink_to(patch.parent / "elsewhere")
-
-
-def _unlisted(patch: Path, key: SigningKey) -> None:
-    data = (patch / CHUNKS_NAME).read_bytes()
-    (patch / CHUNKS_NAME).unlink()
-    _sign_anew(patch, key)
-    (patch / CHUNKS_NAME).write_bytes(data)
-
-
-def _shorten(patch: Path, key: SigningKey) -> None:
-    os.truncate(patch / CHUNKS_NAME, CHUNK_SIZE - 1)
-
-
-def _lengthen(patch: Path, key: SigningKey) -> None:
-    os.truncate(patch / CHUNKS_NAME, CHUNK_SIZE + 1)
-
-
-def _replace_chunk(patch: Path, key: SigningKey) -> None:
-    """What a signer could do: other bytes, well signed."""
-    flip_bit(patch / CHUNKS_NAME, 9)
-    _sign_anew(patch, key)
-
-
-@pytest.mark.parametrize(
-    ("spoil", "error", "fact"),
-    [
-        (_unsigned, TrustError, "no signature"),
-        (_by_a_stranger, TrustError, "none of which this host trusts"),
-        (_signature_of_another_file, TrustError, "not a signature by"),
-        (lambda p, _: flip_bit(p / PATCH_NAME, 30), DigestMismatchError, "not the file that was"),
-        (lambda p, _: flip_bit(p / CHUNKS_NAME, 9), DigestMismatchError, "chunk 2 .*is damaged"),
-        (_replace_chunk, DigestMismatchError, "chunk 2 .*is damaged"),
-        (_shorten, TruncatedError, f"{CHUNK_SIZE - 1} bytes, not {CHUNK_SIZE}"),
-        (_lengthen, TrailingDataError, f"{CHUNK_SIZE + 1} bytes, not {CHUNK_SIZE}"),
-        (_linked, IntegrityError, "not a regular file"),
-        (_unlisted, MalformedError, f"does not list {CHUNKS_NAME}"),
-        (_other_chunk, MalformedError, "chunk 3 is not the one the bundle has"),
-        (_far_chunk, MalformedError, "chunk 200; the bundle has 16"),
-    ],
-)
-def test_a_patch_that_does_not_hold_is_refused_and_changes_nothing(
-    host: Host,
-    bundle: Path,
-    built: dict[int, Path],
-    tmp_path: Path,
-    key: SigningKey,
-    spoil: Spoil,
-    error: type[Exception],
-    fact: str,
-) -> None:
-    flip_bit(bundle / "payload.00002", 5)
-    before = contents(bundle)
-    patch = made_patch(host, bundle, built[0], tmp_path / "out", key)
-    spoil(patch, key)
-    with pytest.raises(error, match=f"{patch}.*{fact}"):
-        mend(host, bundle, patch)
-    assert contents(bundle) == before
-
-
-def test_a_patch_for_another_bundle_is_refused(
+def test_a_small_file_that_is_lost_is_asked_for_and_put_back(
     host: Host, bundle: Path, built: dict[int, Path], tmp_path: Path, key: SigningKey
 ) -> None:
+    (bundle / "notes.txt").unlink()
     flip_bit(bundle / "payload.00002", 5)
-    before = contents(bundle)
-    patch = made_patch(host, built[2], built[2], tmp_path / "out", key, 2)
-    with pytest.raises(IntegrityError, match=rf"{patch}: patch\.json: for tiny-1\.0\.0 with"):
-        mend(host, bundle, patch)
-    assert contents(bundle) == before
-
-
-def test_as_many_must_sign_a_patch_as_the_host_requires(
-    bundle: Path, built: dict[int, Path], tmp_path: Path, key: SigningKey, host: Host
-) -> None:
-    second = make_key(tmp_path / "second")
-    sign_bundle(bundle, second)
-    strict = Host(host.home, keyring_of(key, second, threshold=2))
-    flip_bit(bundle / "payload.00002", 5)
-    patch = made_patch(strict, bundle, built[0], tmp_path / "out", key)
-    with pytest.raises(TrustError, match="signed by 1 of the 2"):
-        mend(strict, bundle, patch)
-    sign_bundle(patch, second)
-    assert mend(strict, bundle, patch).chunks == 1
-
-
-def test_each_copy_bad_elsewhere_is_mended_in_place(
-    host: Host, bundle: Path, built: dict[int, Path], tmp_path: Path
-) -> None:
-    other = Path(shutil.copytree(built[0], tmp_path / "b" / bundle.name))
-    flip_bit(bundle / "payload.00001", 0)
-    flip_bit(other / "payload.00001", CHUNK_SIZE)
-    media = open_media([bundle, other])
-    done = repair(host.verify(bundle, other), media, None, Silent())
-    assert done == Repair((bundle / "payload.00001",), 1)
+    found = host.verify(bundle)
+    assert not found.repairable
+    assert [*found.lost_files.values()] == [Digest.of(b"hello")]
+    patch = made_patch(host, bundle, built[0], tmp_path / "out", key)
+    done = mend(host, bundle, patch)
+    assert (done.chunks, done.small_files, done.beyond) == (1, (bundle / "notes.txt",), ())
     assert contents(bundle) == contents(built[0])
 
 
-def test_to_does_not_overwrite_the_bundle_itself(host: Host, protected: Path) -> None:
-    (protected / "payload.00001").unlink()
-    before = contents(protected)
-    with pytest.raises(UsageError, match=f"{protected}: is the bundle itself"):
-        mend(host, protected, to=protected.parent)
-    assert contents(protected) == before
-
-
-def test_a_link_in_the_way_of_the_new_file_is_not_followed(
-    host: Host, protected: Path, tmp_path: Path
+def test_what_parity_and_spare_copies_give_back_is_not_asked_for(
+    host: Host, protected: Path
 ) -> None:
-    victim = tmp_path / "victim"
-    victim.write_bytes(b"precious")
-    (protected / "payload.00001").unlink()
-    (protected / ".tmp-payload.00001").symlink_to(victim)
-    mend(host, protected)
-    assert victim.read_bytes() == b"precious"
-    assert not (protected / ".tmp-payload.00001").exists()
+    (protected / "bundle.json").unlink()
+    (protected / "payload.00003").unlink()
+    assert asked(host, protected) == ()
+    assert host.verify(protected).lost_files == {}
 
 
-def test_patches_are_told_from_bundles(
+@pytest.mark.parametrize("lost", ["chunk", "volume", "all"])
+def test_install_takes_the_patch_and_leaves_the_medium_alone(
+    host: Host, bundle: Path, built: dict[int, Path], tmp_path: Path, key: SigningKey, lost: str
+) -> None:
+    volumes = sorted(bundle.glob("payload.*"))
+    if lost == "chunk":
+        flip_bit(volumes[1], 5)
+    for volume in {"volume": volumes[1:2], "all": volumes}.get(lost, ()):
+        volume.unlink()
+    patch = made_patch(host, bundle, built[0], tmp_path / "out", key)
+    before = contents(bundle)
+    done = host.install(bundle, patches=(patch,))
+    assert (done.path / "original" / "model.safetensors").read_bytes() == MODEL
+    assert contents(bundle) == before
+
+
+def test_install_with_a_patch_that_is_not_enough_changes_nothing(
     host: Host, bundle: Path, built: dict[int, Path], tmp_path: Path, key: SigningKey
 ) -> None:
-    patch = made_patch(host, bundle, built[0], tmp_path / "stick", key, 1)
-    assert split_patches([bundle, patch]) == ([bundle], [patch])
-    assert split_patches([bundle, patch.parent]) == ([bundle], [patch])
-    shutil.copytree(bundle, tmp_path / "stick" / bundle.name)
-    assert split_patches([tmp_path / "stick"]) == ([tmp_path / "stick"], [])
+    patch = made_patch(host, bundle, built[0], tmp_path / "out", key, 2)
+    (bundle / "payload.00002").unlink()
+    before = host.state()
+    with pytest.raises(MissingVolumeError, match=r"payload\.00002: missing"):
+        host.install(bundle, patches=(patch,))
+    assert host.state() == before
 
 
 @settings(
@@ -345,70 +188,3 @@ def test_whatever_is_lost_comes_back_with_a_patch(
             mend(host, bundle, *few)
     mend(host, bundle, *patches)
     assert contents(bundle) == contents(pristine)
-
-
-def airpack(home: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "packager", *map(str, words)],
-        env={**os.environ, "AIRPACK_HOME": str(home)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-def test_the_whole_way_by_the_commands(
-    bundle: Path, built: dict[int, Path], tmp_path: Path, key: SigningKey
-) -> None:
-    home, ticket, team = tmp_path / "home", tmp_path / "ticket.txt", tmp_path / "team"
-    signer = make_key(team)
-    source = Path(shutil.copytree(built[0], tmp_path / "source" / bundle.name))
-    for directory in (bundle, source):
-        sign_bundle(directory, signer)
-    assert airpack(home, "trust", "add", f"{team}.pub").returncode == 0
-    whole = airpack(home, "verify", bundle, "--ticket", ticket)
-    assert (whole.returncode, ticket.exists()) == (0, False)
-    assert "no ticket is needed" in whole.stderr
-    flip_bit(bundle / "payload.00002", 5)
-    (bundle / "payload.00005").unlink()
-
-    found = airpack(home, "verify", bundle, "--ticket", ticket)
-    assert found.returncode == 10
-    assert found.stdout.endswith(f"\n\n{ticket.read_text()}")
-    assert f"airpack build BUNDLE --for-ticket {ticket}" in found.stderr
-
-    answer = ["--for-ticket", ticket, "-o", tmp_path / "out", "--key", team]
-    made = airpack(home, "build", source, *answer)
-    assert made.returncode == 0, made.stderr
-    [patch] = (tmp_path / "out").iterdir()
-
-    mended = airpack(home, "repair", bundle, patch, "--in-place")
-    assert mended.returncode == 0, mended.stderr
-    assert airpack(home, "verify", bundle).returncode == 0
-    assert airpack(home, "install", bundle, "--no-smoke").returncode == 0
-
-
-def test_what_makes_no_sense_for_a_ticket_is_said_at_once(
-    bundle: Path, tmp_path: Path, host: Host
-) -> None:
-    inside = airpack(host.home.root, "verify", bundle, "--ticket", bundle / "t.txt")
-    assert (inside.returncode, (bundle / "t.txt").exists()) == (2, False)
-    nowhere = airpack(host.home.root, "verify", bundle, "--ticket", tmp_path / "no" / "t.txt")
-    assert nowhere.returncode == 2
-    answer = ["build", bundle, "--for-ticket", tmp_path / "t", "-o", tmp_path / "out"]
-    extra = airpack(host.home.root, *answer, "--parity", "1")
-    assert (extra.returncode, "--parity and --for-ticket" in extra.stderr) == (2, True)
-    assert airpack(host.home.root, "build", bundle, "-o", tmp_path / "out").returncode == 2
-    assert not (tmp_path / "out").exists()
-
-
-def test_05_a_key_that_came_with_the_patch_is_not_trusted(
-    host: Host, bundle: Path, built: dict[int, Path], tmp_path: Path, key: SigningKey
-) -> None:
-    patch = made_patch(host, bundle, built[0], tmp_path / "out", key, 1)
-    make_key(patch / "theirs")
-    words = ["repair", bundle, patch, "--in-place", "--pub", patch / "theirs.pub"]
-    refused = airpack(host.home.root, *words)
-    assert refused.returncode == 11
-    assert "came on the medium" in refused.stderr

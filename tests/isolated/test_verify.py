@@ -233,6 +233,27 @@ def test_a_damaged_small_file_is_named_with_its_medium(host: Host, bundle: Path)
     assert host.verify(bundle, other).damage == (Damage(other, "notes.txt", None, 0, 5, ()),)
 
 
+@pytest.mark.parametrize("name", ["SHA256SUMS", "spare.SHA256SUMS", "notes.txt", "signature"])
+def test_a_small_file_that_is_nowhere_is_missing(
+    host: Host, bundle: Path, key: SigningKey, name: str
+) -> None:
+    name = f"SHA256SUMS.{key.public.key_id}.sig" if name == "signature" else name
+    (bundle / name).unlink()
+    found = host.verify(bundle)
+    assert (found.ok, found.missing, found.damage) == (False, (name,), ())
+    assert found.repairable == (name != "notes.txt")
+
+
+def test_a_small_file_that_one_medium_lacks_is_a_gap_and_no_fault(host: Host, bundle: Path) -> None:
+    other = split(bundle, LAST)
+    (other / "notes.txt").unlink()
+    found = host.verify(bundle, other)
+    assert found.ok
+    assert [(f.path, found.state_of(f)) for f in found.small_gaps] == [
+        (other / "notes.txt", "repairable")
+    ]
+
+
 def test_61_a_stale_volume_of_an_earlier_build_is_a_stranger(
     tmp_path: Path, host: Host, key: SigningKey
 ) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from packager import __version__
 from packager.connected.keys import SigningKey, generate_key, open_key
 from packager.connected.layout import Member, plan_payload
 from packager.connected.pack import write_payload
@@ -22,7 +23,7 @@ from packager.format.bundle import (
 )
 from packager.format.digest import Digest
 from packager.format.golden import Golden
-from packager.format.held import HeldFile
+from packager.format.held import SETUP_DIRECTORY, HeldFile, Setup
 from packager.format.sums import SUMS_NAME, encode_sums, spare_name
 from packager.format.target import Target
 from packager.progress import Silent
@@ -75,18 +76,26 @@ def make_bundle(
     parity: int = 0,
     extra: Mapping[str, bytes] | None = None,
     held: Mapping[str, str] | None = None,
+    setup: Mapping[str, bytes] | None = None,
+    set_up_with: Setup | None = None,
+    airpack: str = __version__,
 ) -> Path:
     """Write ``output``/<name>-<version>/, signed by ``keys``, and return it.
 
     ``files`` become the variant ``original``, which no engine opens (none, if empty);
     ``extra`` are further small files beside the index. ``held`` makes it a delta: the names of
-    files that are left out, each with the title of the bundle that carried it.
+    files that are left out, each with the title of the bundle that carried it. ``setup`` are the
+    payload's files below ``setup/``, by name; in a delta ``set_up_with`` may stand for some.
     """
     directory = output / f"{name}-{version}"
     directory.mkdir(parents=True)
     scratch = output / f".{name}-{version}.scratch"
     scratch.mkdir()
-    variants, members = _original(name, files, scratch)
+    members = [
+        _written(f"{SETUP_DIRECTORY}/{path}", d, scratch) for path, d in (setup or {}).items()
+    ]
+    variants, originals = _original(name, files, scratch)
+    members += originals
     for made in engine_variants:
         place = variant_directory(name, made.name)
         members.append(_member(f"{place}/{made.model.name}", made.model))
@@ -95,7 +104,7 @@ def make_bundle(
     members = [member for member in members if member.path not in left_out]
     plan = plan_payload(members, volume_size, parity)
     packed = write_payload(plan, directory, Silent())
-    sums = write_parity(packed.payload, plan.volumes, parity, directory, Silent())
+    sums = write_parity(plan, packed.payload, directory, Silent())
     index = Bundle(
         name=name,
         version=version,
@@ -103,7 +112,7 @@ def make_bundle(
         created="2026-11-24T00:00:00Z",
         expires=expires,
         signers=signers,
-        airpack="0.1.0",
+        airpack=airpack,
         engine="xllamacpp 1",
         origin=Origin("folder", "tiny", "0" * 64, "apache-2.0"),
         lock=Digest.of(b"lock"),
@@ -117,7 +126,8 @@ def make_bundle(
             HeldFile(m.path, m.size, m.digest, (held or {})[Path(m.path).name])
             for m in left_out.values()
         ),
-        base=Digest.of(b"inventory") if left_out else None,
+        base=Digest.of(b"inventory") if left_out or set_up_with else None,
+        set_up_with=set_up_with,
     )
     (directory / INDEX_NAME).write_bytes(encode_bundle(index))
     write_spares(directory, [INDEX_NAME])
@@ -152,13 +162,15 @@ def _original(
     if not files:
         return [], []
     place = variant_directory(name, ORIGINAL)
-    members = []
-    for path, data in files.items():
-        source = scratch / path
-        source.parent.mkdir(parents=True, exist_ok=True)
-        source.write_bytes(data)
-        members.append(_member(f"{place}/{path}", source))
+    members = [_written(f"{place}/{path}", data, scratch) for path, data in files.items()]
     return [Variant(ORIGINAL, "safetensors", "as published", place, None, None)], members
+
+
+def _written(path: str, data: bytes, scratch: Path) -> Member:
+    source = scratch / path
+    source.parent.mkdir(parents=True, exist_ok=True)
+    source.write_bytes(data)
+    return _member(path, source)
 
 
 def _member(path: str, source: Path) -> Member:

@@ -1,0 +1,136 @@
+"""What ``airpack inspect`` says of a bundle, a delta or a patch: by its own word, unverified."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from packager.cli.media import listed
+from packager.cli.text import counted, table
+from packager.format.bundle import Bundle, Variant
+from packager.format.held import HeldFile
+from packager.format.patch import Patch
+from packager.format.sizes import format_size
+from packager.format.ticket import format_ranges
+
+_WARNING = "NOT VERIFIED: what the {kind} says of itself; airpack {check}"
+
+
+def bundle_document(index: Bundle, signatures: Sequence[str]) -> dict[str, object]:
+    """A bundle or a delta, for a script."""
+    return {
+        "verified": False,
+        "kind": "delta" if index.is_delta else "bundle",
+        "name": index.name,
+        "version": index.version,
+        "sequence": index.sequence,
+        "created": index.created,
+        "expires": index.expires,
+        "signatures": list(signatures),
+        "source": {
+            "kind": index.origin.kind,
+            "repository": index.origin.repository,
+            "revision": index.origin.revision,
+            "licence": index.origin.licence,
+        },
+        "airpack": index.airpack,
+        "engine": index.engine,
+        "payload_size": index.payload.size,
+        "volumes": [{"name": v.name, "size": v.size} for v in index.volumes],
+        "parity": [{"name": v.name, "size": v.size} for v in index.parity],
+        "variants": [_variant_document(index, v) for v in index.variants],
+        "base": index.base.hex if index.base else None,
+        "held": [
+            {"bundle": title, "files": len(files), "size": _size(files)}
+            for title, files in _held_by_bundle(index).items()
+        ],
+        "set_up_with": index.set_up_with.bundle if index.set_up_with else None,
+    }
+
+
+def _variant_document(index: Bundle, variant: Variant) -> dict[str, object]:
+    size = sum(file.size for file in index.variant_files(variant))
+    return {"name": variant.name, "format": variant.format, "type": variant.type, "size": size}
+
+
+def bundle_text(index: Bundle, signatures: Sequence[str]) -> str:
+    """A bundle or a delta, for a person."""
+    origin, payload = index.origin, index.payload
+    parity = f", and {len(index.parity)} of parity" if index.parity else ""
+    facts = [
+        ("bundle", f"{index.title}, sequence {index.sequence}"),
+        *_delta_rows(index),
+        ("built", f"{index.created} by airpack {index.airpack}, engine {index.engine}"),
+        ("expires", index.expires or "never"),
+        ("source", f"{origin.repository}, revision {origin.revision}"),
+        ("licence", origin.licence or "not stated"),
+        ("signatures", f"{', '.join(signatures) or 'none yet'}; needs {index.signers}"),
+        (
+            "payload",
+            f"{format_size(payload.size)} in {counted(len(index.volumes), 'volume')}{parity}",
+        ),
+    ]
+    variants = table([_variant_row(index, variant) for variant in index.variants]).splitlines()
+    facts += [("variant" if n == 0 else "", line) for n, line in enumerate(variants)]
+    return f"{_WARNING.format(kind='bundle', check='verify checks it')}\n{table(facts)}"
+
+
+def _variant_row(index: Bundle, variant: Variant) -> tuple[str, ...]:
+    size = sum(file.size for file in index.variant_files(variant))
+    return variant.name, variant.format, variant.type, format_size(size)
+
+
+def _delta_rows(index: Bundle) -> list[tuple[str, str]]:
+    """What is not in it, and which earlier bundles carried that; nothing for one that is whole."""
+    rows: list[tuple[str, str]] = []
+    if index.held:
+        total = f"{counted(len(index.held), 'file')}, {format_size(_size(index.held))}"
+        rows.append(("delta", f"without {total}, which the host must have installed:"))
+    for title, files in _held_by_bundle(index).items():
+        total = f"{counted(len(files), 'file')}, {format_size(_size(files))}"
+        rows.append(("", f"from {title}: {total}"))
+    if setup := index.set_up_with:
+        size = format_size(setup.size)
+        rows.append(
+            ("delta", f"without airpack itself, {size}: the host was set up with {setup.bundle}")
+        )
+    return rows
+
+
+def _held_by_bundle(index: Bundle) -> dict[str, list[HeldFile]]:
+    held: dict[str, list[HeldFile]] = defaultdict(list)
+    for file in index.held:
+        held[file.bundle].append(file)
+    return dict(sorted(held.items()))
+
+
+def _size(files: Sequence[HeldFile]) -> int:
+    return sum(file.size for file in files)
+
+
+def patch_document(patch: Patch, signatures: Sequence[str]) -> dict[str, object]:
+    """A patch, for a script."""
+    return {
+        "verified": False,
+        "kind": "patch",
+        "bundle": patch.title,
+        "sums": patch.bundle.hex,
+        "chunks": [chunk.number for chunk in patch.chunks],
+        "files": [file.name for file in patch.files],
+        "size": patch.size,
+        "signatures": list(signatures),
+    }
+
+
+def patch_text(patch: Patch, signatures: Sequence[str], directory: Path) -> str:
+    """A patch, for a person."""
+    facts = [
+        ("patch", f"for {patch.title}, whose SHA256SUMS has the digest {patch.bundle.hex[:16]}..."),
+        ("chunks", format_ranges(chunk.number for chunk in patch.chunks)[:200] or "none"),
+        ("files", listed(file.name for file in patch.files) or "none"),
+        ("size", format_size(patch.size)),
+        ("signatures", ", ".join(signatures) or "none yet"),
+    ]
+    warning = _WARNING.format(kind="patch", check=f"repair BUNDLE {directory} --in-place takes it")
+    return f"{warning}\n{table(facts)}"
