@@ -12,17 +12,31 @@ from packager.cli.command import Command
 from packager.cli.hosts import directory_argument, file_argument, now
 from packager.cli.keys import passphrase_option, unlock
 from packager.cli.screen import Screen
+from packager.cli.text import counted
 from packager.cli.ticket import answer_ticket
-from packager.connected.build import BuildRequest, check_output
+from packager.connected.build import BuildRequest, check_output, check_request
 from packager.connected.build import build as build_bundle
 from packager.connected.cache import Cache
+from packager.connected.expected import (
+    Expected,
+    ExpectedSetup,
+    expect,
+    expect_setup,
+    expected_footprint,
+    models_at_hand,
+    sources_at_hand,
+)
+from packager.connected.footprint import Footprint, check_place, footprint_of
 from packager.connected.lock import lock_path, lock_recipe, read_lock, read_recipe
 from packager.errors import UsageError
+from packager.format.bundle import INDEX_NAME, MAX_INDEX_SIZE, parse_bundle
 from packager.format.inventory import Inventory
 from packager.format.lock import Lock
 from packager.format.recipe import Recipe
 from packager.format.sizes import format_size, parse_size
 from packager.isolated.inventory import read_base
+from packager.store.atomic import read_capped
+from packager.store.filesystem import nearest_existing, read_filesystem
 
 
 @click.command(cls=Command)
@@ -40,7 +54,11 @@ from packager.isolated.inventory import read_base
 )
 @passphrase_option
 @click.option("--locked", is_flag=True, help="Use the lock as it is; fail where there is none.")
-@click.option("--volume-size", default=None, metavar="N|auto", help="Size of a volume, as 4GiB.")
+@click.option(
+    "--volume-size",
+    metavar="N|auto",
+    help="The most that a volume may have, as 4GiB; auto suits every medium.",
+)
 @click.option(
     "--parity",
     type=click.IntRange(0, 254),
@@ -50,8 +68,14 @@ from packager.isolated.inventory import read_base
 @click.option(
     "--base",
     type=directory_argument,
-    metavar="INVENTORY",
-    help="Leave out what the host holds: its inventory, or a bundle that it has installed.",
+    metavar="INVENTORY|BUNDLE",
+    help="Leave out what the host holds, and airpack itself if it was set up with the same: its "
+    "inventory, or a bundle that it was set up with and has installed.",
+)
+@click.option(
+    "--with-setup",
+    is_flag=True,
+    help="Carry airpack itself even so, for a host that must be set up anew.",
 )
 @click.option(
     "--for-ticket",
@@ -71,6 +95,7 @@ def build(
     volume_size: str | None,
     parity: int | None,
     base: Path | None,
+    with_setup: bool,
     for_ticket: Path | None,
     dry_run: bool,
 ) -> None:
@@ -81,7 +106,9 @@ def build(
     if recipe.is_dir():
         raise UsageError(f"{recipe}: a directory, not a recipe", hint="airpack init SOURCE")
     parsed = read_recipe(recipe)
-    directory = check_output(parsed, output)
+    wanted_size = _volume_size(volume_size, parsed)
+    check_output(parsed, output)
+    check_place(output, wanted_size)
     signing = tuple(unlock(screen, path, passphrase_file) for path in keys)
     held = read_base(base).inventory if base else None
     _warn_of_sequence(screen, parsed, held)
@@ -92,29 +119,42 @@ def build(
         lock=lock,
         output=output,
         keys=signing,
-        volume_size=_volume_size(volume_size, parsed),
+        volume_size=wanted_size,
         parity=parity,
         now=_build_time(),
         base=held,
+        with_setup=with_setup,
     )
+    cache = Cache.of_environment()
     if dry_run:
-        _say_plan(screen, request, directory)
-        return
-    made = build_bundle(request, Cache.of_environment(), screen)
-    if not signing:
+        _say_plan(screen, request, cache)
+    else:
+        _say_made(screen, request, build_bundle(request, cache, screen))
+
+
+def _say_made(screen: Screen, request: BuildRequest, made: Path) -> None:
+    recipe = request.recipe
+    bundle = parse_bundle(read_capped(made / INDEX_NAME, MAX_INDEX_SIZE))
+    signers = [key.public.key_id for key in request.keys]
+    footprint = footprint_of(bundle, made)
+    if not signers:
         screen.warn(f"not signed; no host will install it before: airpack sign {made} --key FILE")
     screen.result(
         {
             "ok": True,
-            "name": parsed.name,
-            "version": parsed.version,
-            "sequence": parsed.sequence,
+            "name": recipe.name,
+            "version": recipe.version,
+            "sequence": recipe.sequence,
             "path": str(made),
-            "signers": [key.public.key_id for key in signing],
-            "size": _size_of(made),
+            "signers": signers,
+            "size": footprint.size,
+            "payload_size": bundle.payload.size,
+            "held": {"files": len(bundle.held), "size": sum(file.size for file in bundle.held)},
+            "set_up_with": bundle.set_up_with.bundle if bundle.set_up_with else None,
+            **_needs(footprint),
         },
-        f"built: {made}, {format_size(_size_of(made))}"
-        + "".join(f"\nsigned by: {key.public.key_id}" for key in signing),
+        f"built: {made}, {format_size(footprint.size)}"
+        + "".join(f"\nsigned by: {key_id}" for key_id in signers),
     )
 
 
@@ -157,8 +197,22 @@ def _build_time() -> datetime:
     return datetime.fromtimestamp(int(epoch), timezone.utc)
 
 
-def _say_plan(screen: Screen, request: BuildRequest, directory: Path) -> None:
+def _say_plan(screen: Screen, request: BuildRequest, cache: Cache) -> None:
+    directory = check_request(request)
     recipe, lock = request.recipe, request.lock
+    sources = sources_at_hand(lock, cache, request.recipe_folder)
+    models = models_at_hand(recipe, lock, cache)
+    expected = expect(recipe, lock, sources, request.base, models=models)
+    setup = expect_setup(recipe, cache, request.setup_base, screen)
+    footprint = expected_footprint(
+        expected, setup.sizes, request.volume_size, request.parity_volumes
+    )
+    free = read_filesystem(nearest_existing(directory)).free
+    if free < footprint.size:
+        screen.warn(
+            f"{directory.parent}: about {format_size(footprint.size)} needed, "
+            f"{format_size(free)} free"
+        )
     screen.result(
         {
             "ok": True,
@@ -168,11 +222,71 @@ def _say_plan(screen: Screen, request: BuildRequest, directory: Path) -> None:
             "licence": lock.licence,
             "fetch_size": lock.size,
             "variants": [variant.name for variant in recipe.variants],
+            "variants_size": expected.size,
+            "exact": expected.is_exact,
+            "held": {"files": len(expected.held), "size": expected.held_size},
+            "set_up_with": setup.set_up_with.bundle if setup.set_up_with else None,
+            "size": footprint.size,
+            **_needs(footprint),
+            "free": free,
         },
-        f"would build {directory} from {len(lock.files)} files, {format_size(lock.size)}, "
-        f"revision {lock.revision}: {', '.join(variant.name for variant in recipe.variants)}",
+        "\n".join(
+            [
+                _source_line(directory, lock),
+                *_variants_lines(recipe, expected, request.base),
+                *_setup_lines(setup, request.setup_base),
+                *footprint.lines(is_exact=False),
+                f"{format_size(free)} free there",
+            ]
+        ),
     )
 
 
-def _size_of(directory: Path) -> int:
-    return sum(path.stat().st_size for path in directory.iterdir())
+def _source_line(directory: Path, lock: Lock) -> str:
+    files = f"{counted(len(lock.files), 'file')}, {format_size(lock.size)}"
+    return f"would build {directory} from {files}, revision {lock.revision}"
+
+
+def _variants_lines(recipe: Recipe, expected: Expected, base: Inventory | None) -> list[str]:
+    names = ", ".join(variant.name for variant in recipe.variants)
+    about = "" if expected.is_exact else "about "
+    lines = [f"variants {names}: {about}{format_size(expected.size)}"]
+    if base is not None:
+        later = "; so will GGUF files that the base has, which is seen once they are made"
+        lines.append(
+            f"{counted(len(expected.held), 'file')}, {format_size(expected.held_size)}, stay at "
+            f"home{'' if expected.is_made else later}"
+        )
+    return lines
+
+
+def _setup_lines(setup: ExpectedSetup, base: Inventory | None) -> list[str]:
+    if base is None:
+        return []
+    if setup.set_up_with:
+        line = (
+            f"airpack itself, {format_size(setup.set_up_with.size)}, stays at home: the host was "
+            f"set up with the same by {setup.set_up_with.bundle}"
+        )
+    elif setup.is_exact or not base.set_up_with:
+        line = "airpack itself travels: by the base, the host was not set up with the same"
+    else:
+        line = (
+            "airpack itself is counted; it stays at home if the host was set up with the same, "
+            "which is seen once its wheels are fetched"
+        )
+    return [line]
+
+
+def _needs(footprint: Footprint) -> dict[str, object]:
+    """What its media need, as JSON has it; sizes in bytes."""
+    return {
+        "volumes": {
+            "count": len(footprint.volumes) - footprint.parity,
+            "parity": footprint.parity,
+            "largest": max(footprint.volumes),
+        },
+        "small_size": footprint.small_size,
+        "least_medium": footprint.least_medium,
+        "media": [{"count": m.count, "capacity": m.capacity} for m in footprint.media()],
+    }

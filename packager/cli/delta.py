@@ -14,6 +14,7 @@ from packager.cli.screen import Screen
 from packager.cli.text import counted, one_line, table
 from packager.errors import UsageError
 from packager.format.bundle import Bundle, VariantFile
+from packager.format.held import SetupFile
 from packager.format.inventory import Inventory, encode_inventory
 from packager.format.sizes import format_size
 from packager.isolated.inventory import Base, read_base, take_inventory
@@ -28,7 +29,8 @@ from packager.store.atomic import write_file
 def inventory(screen: Screen, output: Path) -> None:
     """Write the digests of what this host holds, for `airpack build --base` on the other side.
 
-    It names models, versions and digests, and nothing else of this host.
+    It names models, versions and digests, and the bundles that airpack was set up with here;
+    nothing else of this host.
     """
     held = take_inventory(home())
     write_file(output, encode_inventory(held))
@@ -41,10 +43,17 @@ def inventory(screen: Screen, output: Path) -> None:
             "bundles": [
                 {"name": b.name, "version": b.version, "sequence": b.sequence} for b in held.bundles
             ],
+            "set_up_with": [setup.bundle for setup in held.set_up_with],
         },
         f"wrote {output}: {counted(len(held.files), 'file')}, {format_size(held.size)}, of "
-        f"{counted(len(held.bundles), 'bundle')}",
+        f"{counted(len(held.bundles), 'bundle')}; {_set_up_with(held)}",
     )
+
+
+def _set_up_with(held: Inventory) -> str:
+    if not held.set_up_with:
+        return "airpack was set up with none of them, and will travel again"
+    return f"airpack was set up with {', '.join(setup.bundle for setup in held.set_up_with)}"
 
 
 @click.command(cls=Command)
@@ -80,20 +89,27 @@ def diff(screen: Screen, a: Path, b: Path) -> None:
     )
 
 
+_File = VariantFile | SetupFile
+
+
 @dataclass(frozen=True)
 class _Difference:
     """What would travel, what would not, and what is no longer there, as far as paths tell."""
 
-    carried: tuple[VariantFile, ...]
-    held: tuple[VariantFile, ...]
-    removed: tuple[VariantFile, ...]
+    carried: tuple[_File, ...]
+    held: tuple[_File, ...]
+    removed: tuple[_File, ...]
 
 
 def _compare(base: Base, target: Bundle) -> _Difference:
-    files: tuple[VariantFile, ...] = target.files
-    files += target.held
-    held = tuple(file for file in _of_variants(target) if _has(base.inventory, file))
+    held: tuple[_File, ...] = tuple(f for f in _of_variants(target) if _has(base.inventory, f))
+    if target.setup and base.inventory.find_setup(target.setup.files):
+        held += target.setup.files
     stay = {file.path for file in held}
+    files: tuple[_File, ...] = target.files
+    files += target.held
+    if target.set_up_with:
+        files += target.set_up_with.files
     paths = {file.path for file in files}
     before = _of_variants(base.bundle) if base.bundle else ()
     return _Difference(
@@ -115,11 +131,11 @@ def _title(path: str, side: Base) -> str:
     return side.bundle.title if side.bundle else path
 
 
-def _size(files: Sequence[VariantFile]) -> int:
+def _size(files: Sequence[_File]) -> int:
     return sum(file.size for file in files)
 
 
-def _document(file: VariantFile) -> dict[str, object]:
+def _document(file: _File) -> dict[str, object]:
     return {"path": file.path, "size": file.size}
 
 

@@ -19,46 +19,51 @@ from pathlib import Path
 
 from packager import __version__
 from packager.connected.cache import Cache
-from packager.connected.delta import Delta, leave_out
+from packager.connected.delta import Delta, SetupDelta, leave_out, leave_out_setup
 from packager.connected.documents import README_NAME, SETUP_NAME, readme_text
+from packager.connected.expected import LARGEST_WEIGHT, expect, expected_footprint
 from packager.connected.fetch import fetch
+from packager.connected.footprint import Footprint, check_place, check_room
 from packager.connected.keys import SigningKey
 from packager.connected.layout import Member, PayloadPlan, plan_payload
 from packager.connected.local import read_text
-from packager.connected.pack import PackedPayload, write_payload
+from packager.connected.pack import write_payload
 from packager.connected.parity import write_parity
-from packager.connected.provisions import Provisions, check_targets, provide
+from packager.connected.provisions import check_targets, provide
 from packager.connected.sign import sign_bundle
 from packager.connected.spares import write_spares
+from packager.connected.unfinished import going_on
 from packager.connected.variants import MadeVariant, Workshop, make_variant
-from packager.connected.wheels import ENGINE, engine_version
-from packager.errors import DigestMismatchError, HostError, NoSpaceError, PolicyError, UsageError
+from packager.connected.wheels import engine_title
+from packager.errors import DigestMismatchError, PolicyError, UsageError
 from packager.format.bundle import INDEX_NAME, Bundle, Origin, encode_bundle
 from packager.format.digest import Digest
+from packager.format.held import SETUP_DIRECTORY
 from packager.format.inventory import Inventory
 from packager.format.lock import Folder, HubCommit, Lock, encode_lock
 from packager.format.recipe import Recipe
 from packager.format.sizes import format_size
-from packager.format.sums import SUMS_NAME, encode_sums
+from packager.format.sums import SUMS_NAME, encode_sums, spare_name
 from packager.format.timestamps import format_timestamp, parse_timestamp
-from packager.format.volumes import ParityVolume
+from packager.format.volumes import ParityVolume, Payload
 from packager.progress import Progress
-from packager.store.atomic import (
-    appearing_whole,
-    write_file,
-)
+from packager.store.atomic import write_file
 from packager.store.digests import file_digest
+from packager.trust.keys import ML_DSA_87, P256
 
 LOCK_NAME = "lock.json"
-SETUP_DIRECTORY = "setup"
+SPARED = (INDEX_NAME, LOCK_NAME, README_NAME, SETUP_NAME)
+# At most: the DER of two integers (RFC 3279 s.2.2.3), and FIPS 204's.
+SIGNATURE_SIZES = {P256: 72, ML_DSA_87: 4627}
 
 
 @dataclass(frozen=True)
 class BuildRequest:
     """What a person asked for, and the moment that goes into the index.
 
-    ``volume_size`` in bytes, ``None`` for what fits every medium; ``parity`` volumes, ``None`` for
-    as many as the recipe says. What ``base`` holds is left out.
+    ``volume_size`` in bytes, ``None`` for auto (see ``layout``); ``parity`` volumes, ``None`` for
+    as many as the recipe says. What ``base`` holds is left out, and what sets airpack up, if the
+    base shows that it is there; unless ``with_setup``.
     """
 
     recipe: Recipe
@@ -70,6 +75,17 @@ class BuildRequest:
     parity: int | None
     now: datetime
     base: Inventory | None = None
+    with_setup: bool = False
+
+    @property
+    def parity_volumes(self) -> int:
+        """How many parity volumes there will be."""
+        return self.recipe.medium.parity if self.parity is None else self.parity
+
+    @property
+    def setup_base(self) -> Inventory | None:
+        """The base, as far as it decides on what sets airpack up."""
+        return None if self.with_setup else self.base
 
 
 def check_output(recipe: Recipe, output: Path) -> Path:
@@ -92,53 +108,76 @@ def _check_expiry(request: BuildRequest) -> None:
         )
 
 
-def _check_writable(output: Path) -> None:
-    """Find out before the hours of work, and without making ``output``."""
-    absolute = output.absolute()
-    place = next(path for path in (absolute, *absolute.parents) if os.path.lexists(path))
-    if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
-        raise HostError(
-            f"{place}: no directory that can be written to", hint="build elsewhere: -o DIR"
-        )
+def check_request(request: BuildRequest) -> Path:
+    """Refuse at once what can be refused at once; returns where the bundle will be.
+
+    Raises ``UsageError``, ``PolicyError``, and ``HostError`` or ``NoSpaceError`` for a disk that
+    cannot be written to, is certainly too small, or takes no volumes of the size asked for.
+    """
+    directory = check_output(request.recipe, request.output)
+    check_targets(request.recipe.targets)
+    _check_expiry(request)
+    check_place(request.output, request.volume_size)
+    _check_expected(request, directory, {}, {})
+    return directory
+
+
+def _check_expected(
+    request: BuildRequest, directory: Path, sources: Mapping[str, Path], setup: Mapping[str, int]
+) -> None:
+    """Find out before the hours of work that the bundle will not fit, as far as can be known."""
+    if request.base is None:  # else all of it may stay at home
+        expected = expect(request.recipe, request.lock, sources, weight_size=LARGEST_WEIGHT)
+        footprint = expected_footprint(expected, setup, request.volume_size, request.parity_volumes)
+        check_room(directory, footprint)
 
 
 def build(request: BuildRequest, cache: Cache, progress: Progress) -> Path:
     """Build the bundle and return its directory.
 
     Raises an ``AirpackError`` of the class of what was wrong; what was fetched and quantized by
-    then stays in the cache, and the next build goes on from there.
+    then stays in the cache, what was packed beside the bundle's place, and the next build goes
+    on from there.
     """
     recipe, lock = request.recipe, request.lock
-    directory = check_output(recipe, request.output)
-    check_targets(recipe.targets)
-    _check_expiry(request)
-    _check_writable(request.output)
+    directory = check_request(request)
     sources = fetch(lock, cache, progress, recipe_folder=request.recipe_folder)
     provisions = provide(recipe, cache, progress)
+    members = provisions.members()
+    _check_expected(request, directory, sources, {m.path: m.size for m in members})
     workshop = Workshop(
         recipe=recipe,
         lock=lock,
         sources=sources,
         text=_smoke_text(request),
-        engine=f"{ENGINE} {engine_version()}",
+        engine=engine_title(),
         libraries=provisions.libraries,
         cache=cache,
         progress=progress,
     )
     made = [make_variant(workshop, variant) for variant in recipe.variants]
-    parity = recipe.medium.parity if request.parity is None else request.parity
     delta = leave_out([m for variant in made for m in variant.members], request.base)
-    _say_delta(request, delta, progress)
-    members = [*_setup_members(provisions), *delta.carried]
-    plan = plan_payload(members, request.volume_size, parity)
-    with _only_builder(directory, cache, progress), appearing_whole(directory) as place:
+    setup = leave_out_setup(members, request.setup_base)
+    _say_delta(request, delta, setup, progress)
+    plan = plan_payload(
+        [*setup.carried, *delta.carried], request.volume_size, request.parity_volumes
+    )
+    draft = _index(request, workshop, made, delta, setup, plan, *plan.draft())
+    footprint = _footprint(request, draft, plan, setup)
+    for line in footprint.lines():
+        progress.note(line)
+    names = {volume.name for volume in plan.volumes}
+    with (
+        _only_builder(directory, cache, progress),
+        going_on(directory, names, progress) as place,
+    ):
         check_output(recipe, request.output)
-        _check_space(place, plan, parity, provisions)
+        check_room(directory, footprint)
         packed = write_payload(plan, place, progress)
-        sums = write_parity(packed.payload, plan.volumes, parity, place, progress)
-        index = _index(request, workshop, made, delta, plan, packed, sums.volumes)
-        _write_small_files(place, request, index, provisions)
-        write_spares(place, (INDEX_NAME, LOCK_NAME, README_NAME, SETUP_NAME))
+        sums = write_parity(plan, packed.payload, place, progress)
+        index = _index(request, workshop, made, delta, setup, plan, packed.payload, sums.volumes)
+        _write_small_files(place, request, index, setup)
+        write_spares(place, SPARED)
         _write_sums(place, packed.volume_digests | sums.digests)
         write_spares(place, (SUMS_NAME,))
         for key in request.keys:
@@ -166,35 +205,32 @@ def _smoke_text(request: BuildRequest) -> str | None:
     return None
 
 
-def _say_delta(request: BuildRequest, delta: Delta, progress: Progress) -> None:
-    if request.base is not None:
+def _say_delta(request: BuildRequest, delta: Delta, setup: SetupDelta, progress: Progress) -> None:
+    if request.base is None:
+        return
+    progress.note(
+        f"{len(delta.held)} files, {format_size(delta.held_size)}, stay at home: the base has them"
+    )
+    if setup.set_up_with:
         progress.note(
-            f"{len(delta.held)} files, {format_size(delta.held_size)}, stay at home: "
-            "the base has them"
+            f"airpack itself, {format_size(setup.set_up_with.size)}, stays at home too: the host "
+            f"was set up with the same by {setup.set_up_with.bundle}"
         )
+    elif not request.with_setup:
+        progress.note("airpack itself travels: by the base, the host was not set up with the same")
 
 
-def _setup_members(provisions: Provisions) -> list[Member]:
-    return [
-        Member(_setup_path(name), path, path.stat().st_size, file_digest(path))
-        for name, path in provisions.files
-    ]
-
-
-def _setup_path(name: str) -> str:
-    return f"{SETUP_DIRECTORY}/{name}"
-
-
-def _check_space(directory: Path, plan: PayloadPlan, parity: int, provisions: Provisions) -> None:
-    sums = parity * (plan.volumes[0].size + plan.chunk_size)
-    needed = plan.layout.size + sums + sum(path.stat().st_size for _, path in provisions.files)
-    status = os.statvfs(directory)
-    free = status.f_bavail * status.f_frsize
-    if free < needed:
-        raise NoSpaceError(
-            f"{directory.parent}: {format_size(needed)} needed, {format_size(free)} free",
-            hint="free some space, or build into a directory on a larger disk: -o DIR",
-        )
+def _footprint(
+    request: BuildRequest, draft: Bundle, plan: PayloadPlan, setup: SetupDelta
+) -> Footprint:
+    """What the bundle takes: a ``draft`` of its index has all but the digests, of one size."""
+    sizes = {_beside(member): member.size for member in setup.carried}
+    sizes |= {name: len(data) for name, data in _documents(request, draft).items()}
+    sizes |= {spare_name(name): sizes[name] for name in SPARED}
+    names = [*sizes, *(volume.name for volume in draft.volume_files)]
+    sums = len(encode_sums(dict.fromkeys(names, draft.lock)))
+    signatures = [SIGNATURE_SIZES[key.public.algorithm] for key in request.keys]
+    return Footprint(plan.cut.sizes, plan.cut.parity, (*sizes.values(), *[sums, *signatures] * 2))
 
 
 def _index(
@@ -202,8 +238,9 @@ def _index(
     workshop: Workshop,
     made: Sequence[MadeVariant],
     delta: Delta,
+    setup: SetupDelta,
     plan: PayloadPlan,
-    packed: PackedPayload,
+    payload: Payload,
     parity: tuple[ParityVolume, ...],
 ) -> Bundle:
     recipe, lock = request.recipe, _travelling(request.lock)
@@ -218,7 +255,7 @@ def _index(
         engine=workshop.engine,
         origin=_origin(lock),
         lock=Digest.of(encode_lock(lock)),
-        payload=packed.payload,
+        payload=payload,
         volumes=plan.volumes,
         parity=parity,
         files=plan.files,
@@ -226,6 +263,7 @@ def _index(
         targets=recipe.targets,
         held=delta.held,
         base=request.base.digest if request.base else None,
+        set_up_with=setup.set_up_with,
     )
 
 
@@ -244,18 +282,32 @@ def _travelling(lock: Lock) -> Lock:
 
 
 def _write_small_files(
-    directory: Path, request: BuildRequest, index: Bundle, provisions: Provisions
+    directory: Path, request: BuildRequest, index: Bundle, setup: SetupDelta
 ) -> None:
-    for name, source in provisions.files:
-        shutil.copyfile(source, directory / name)
-        with open(directory / name, "rb") as stream:
+    for member in setup.carried:
+        path = directory / _beside(member)
+        shutil.copyfile(member.source, path)
+        with open(path, "rb") as stream:
             os.fsync(stream.fileno())
-        if file_digest(directory / name) != index.file_by_path[_setup_path(name)].digest:
-            raise DigestMismatchError(f"{source}: changed while it was being packed")
-    write_file(directory / INDEX_NAME, encode_bundle(index))
-    write_file(directory / LOCK_NAME, encode_lock(_travelling(request.lock)))
+        if file_digest(path) != member.digest:
+            raise DigestMismatchError(f"{member.source}: changed while it was being packed")
+    for name, data in _documents(request, index).items():
+        write_file(directory / name, data)
+
+
+def _beside(member: Member) -> str:
+    """The name that a file of ``setup/`` has on the medium, beside the payload."""
+    return member.path.removeprefix(f"{SETUP_DIRECTORY}/")
+
+
+def _documents(request: BuildRequest, index: Bundle) -> dict[str, bytes]:
+    """What is written for this bundle alone, by name."""
     publics = [key.public for key in request.keys]
-    write_file(directory / README_NAME, readme_text(index, publics))
+    return {
+        INDEX_NAME: encode_bundle(index),
+        LOCK_NAME: encode_lock(_travelling(request.lock)),
+        README_NAME: readme_text(index, publics),
+    }
 
 
 def _write_sums(directory: Path, known: Mapping[str, Digest]) -> None:

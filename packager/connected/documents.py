@@ -42,6 +42,7 @@ def readme_text(bundle: Bundle, keys: Sequence[PublicKey]) -> bytes:
         signers=_signers(keys),
         checks=_checks(keys),
         sums=SUMS_NAME,
+        setup=_setup(bundle),
         prompt=_prompt(bundle),
     )
     return text.encode("ascii")
@@ -73,14 +74,26 @@ def _check(algorithm: str, signature: str) -> str:
 
 def _delta(bundle: Bundle) -> str:
     """What a person must know of a bundle that is not whole; nothing of one that is."""
-    if not bundle.held:
-        return ""
+    parts = [_HELD.format(**_held(bundle))] if bundle.held else []
+    if bundle.set_up_with:
+        parts.append(_NO_AIRPACK.format(earlier=bundle.set_up_with.bundle))
+    return "".join(f"\nTHIS IS A DELTA: {part}" for part in parts)
+
+
+def _held(bundle: Bundle) -> dict[str, object]:
     titles = sorted({file.bundle for file in bundle.held})
-    return _DELTA.format(
-        count=len(bundle.held),
-        size=format_size(sum(file.size for file in bundle.held)),
-        sources="\n".join(f"    {title}" for title in titles),
-    )
+    return {
+        "count": len(bundle.held),
+        "size": format_size(sum(file.size for file in bundle.held)),
+        "sources": "\n".join(f"    {title}" for title in titles),
+    }
+
+
+def _setup(bundle: Bundle) -> str:
+    """How a host gets airpack: from here, or with the bundle that it was set up with before."""
+    if bundle.set_up_with is None:
+        return _SETUP
+    return _SETUP_ELSEWHERE.format(earlier=bundle.set_up_with.bundle)
 
 
 def _prompt(bundle: Bundle) -> str:
@@ -120,9 +133,7 @@ Signed by
    openssl must say that the signature holds ("Verified OK"), sha256sum "OK" for every file. Of a
    small file that is bad there is a second copy, spare.SHA256SUMS and so on.
 
-2. Set up airpack itself (needs Python only: no network, no root, no compiler).
-
-    sh setup.sh ~/airpack
+{setup}
 
 3. Install the model, and ask it something.
 
@@ -136,12 +147,33 @@ Signed by
     cat payload.* | tar -x -f -
 """
 
-_DELTA = """
-THIS IS A DELTA: {count} file(s) of the model, {size}, are NOT on this medium. `airpack install`
+_HELD = """\
+{count} file(s) of the model, {size}, are NOT on this medium. `airpack install`
 takes them from what this host has installed, or says what is missing. They came with
 
 {sources}
 """
+
+_NO_AIRPACK = """\
+airpack itself is NOT on this medium. This host was set up with
+
+    {earlier}
+"""
+
+_SETUP = """\
+2. Set up airpack itself (needs Python only: no network, no root, no compiler). Where setup.sh
+   is damaged, sh spare.setup.sh does the same.
+
+    sh setup.sh ~/airpack"""
+
+_SETUP_ELSEWHERE = """\
+2. airpack is on this host already, set up with an earlier bundle. This says whether it is:
+
+    sh setup.sh ~/airpack
+
+   If it is not, take the medium of {earlier}, and run the same
+   in its directory; nothing else of it is needed for that. Where that medium is lost, ask the
+   sender to build this bundle again with --with-setup, which carries airpack too."""
 
 _UNPACKING = (
     "If airpack cannot run here, the weights are still yours: the volumes are one plain tar file."

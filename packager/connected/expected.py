@@ -2,6 +2,7 @@
 
 Source files travel as they are, and the lock has their sizes. How large a GGUF file will be
 follows from the headers of the weights, once they are here; before that, from their size alone.
+One that was made before is known to the byte.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from packager.connected.cache import Cache
 from packager.connected.delta import leave_out_setup
@@ -17,7 +19,8 @@ from packager.connected.footprint import Footprint
 from packager.connected.layout import cut_payload
 from packager.connected.local import source_path
 from packager.connected.provisions import provisions_at_hand
-from packager.connected.variants import is_evidence
+from packager.connected.variants import Model, is_evidence, model_made_before
+from packager.connected.wheels import engine_title
 from packager.format.bundle import variant_directory
 from packager.format.digest import Digest
 from packager.format.held import SETUP_DIRECTORY, Setup
@@ -69,6 +72,11 @@ class Expected:
         """Whether each size is the one that it will be."""
         return all(file.is_exact for file in self.carried)
 
+    @property
+    def is_made(self) -> bool:
+        """Whether no GGUF file waits to be made, of which nobody knows yet if the base has it."""
+        return all(file.digest for file in self.carried if file.path.endswith(".gguf"))
+
     def payload_size(self, setup: Mapping[str, int]) -> int:
         """The bytes of the payload with files of the sizes ``setup``, by their paths in it."""
         return plan_tar([*setup.items(), *((f.path, f.size) for f in self.carried)]).size
@@ -110,45 +118,65 @@ def sources_at_hand(lock: Lock, cache: Cache, recipe_folder: Path) -> Mapping[st
     return files if all(path.exists() for path in files.values()) else {}
 
 
+def models_at_hand(recipe: Recipe, lock: Lock, cache: Cache) -> Mapping[str, Model]:
+    """The models that were quantized before, by their type, as far as the cache has them."""
+    types = {v.type for v in recipe.variants if v.format == GGUF and v.type is not None}
+    engine = engine_title()
+    found = {name: model_made_before(cache, recipe, lock, engine, name) for name in types}
+    return {name: model for name, model in found.items() if model is not None}
+
+
 def expect(
     recipe: Recipe,
     lock: Lock,
     sources: Mapping[str, Path],
     base: Inventory | None = None,
     *,
+    models: Mapping[str, Model] = MappingProxyType({}),
     weight_size: int = USUAL_WEIGHT,
 ) -> Expected:
     """What the variants of ``recipe`` will have, less what ``base`` is seen to hold.
 
-    Without ``sources`` the sizes of GGUF files are guessed, for a source that has ``weight_size``
-    bytes for a weight. Raises what quantizing would: ``UsageError`` for what cannot be converted,
-    ``IntegrityError`` and ``UnsafeContentError`` for a source that is broken.
+    Of GGUF files those have a digest that are in ``models``, by their type. Without ``sources`` the
+    sizes of others are guessed, for a source that has ``weight_size`` bytes for a weight. Raises
+    what quantizing would: ``UsageError`` for what cannot be converted, ``IntegrityError`` and
+    ``UnsafeContentError`` for a source that is broken.
     """
     carried: list[ExpectedFile] = []
     held: list[ExpectedFile] = []
     for variant in recipe.variants:
-        for file in _files(recipe, lock, sources, variant, weight_size):
+        directory = variant_directory(recipe.name, variant.name)
+        files = [*_source_files(lock, variant, directory)]
+        if variant.format == GGUF and variant.type is not None:
+            size, digest = _gguf(recipe, lock, sources, models, variant.type, weight_size)
+            path = f"{directory}/{recipe.name}-{variant.name}.gguf"
+            is_exact = bool(digest or sources)
+            files.insert(0, ExpectedFile(path, size, digest, is_exact))
+        for file in files:
             there = base and file.digest and base.find(file.digest, file.size)
             (held if there else carried).append(file)
     return Expected(tuple(carried), tuple(held))
 
 
-def _files(
+def _gguf(
     recipe: Recipe,
     lock: Lock,
     sources: Mapping[str, Path],
-    variant: Variant,
+    models: Mapping[str, Model],
+    type_name: str,
     weight_size: int,
-) -> Iterator[ExpectedFile]:
-    directory = variant_directory(recipe.name, variant.name)
+) -> tuple[int, Digest | None]:
+    """The size of the GGUF file of that type, and its digest if it is made."""
+    if type_name in models:
+        model = models[type_name]
+        return model.path.stat().st_size, model.digest
+    if sources:
+        return make_plan(sources, type_name, name=recipe.name).size, None
+    return _guessed_size(lock, type_name, weight_size), None
+
+
+def _source_files(lock: Lock, variant: Variant, directory: str) -> Iterator[ExpectedFile]:
     is_exact = variant.format in (GGUF, SAFETENSORS)
-    if variant.format == GGUF and variant.type is not None:
-        path = f"{directory}/{recipe.name}-{variant.name}.gguf"
-        if sources:
-            size = make_plan(sources, variant.type, name=recipe.name).size
-        else:
-            size = _guessed_size(lock, variant.type, weight_size)
-        yield ExpectedFile(path, size, None, is_exact=bool(sources))
     for file in sorted(lock.files, key=lambda file: file.path):
         if variant.format != GGUF or is_evidence(file.path):
             yield ExpectedFile(f"{directory}/{file.path}", file.size, _digest(file), is_exact)

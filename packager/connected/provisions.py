@@ -10,6 +10,7 @@ from pathlib import Path
 
 from packager.connected.cache import Cache
 from packager.connected.documents import packaged_texts
+from packager.connected.layout import Member
 from packager.connected.libgomp import (
     LIBGOMP_NAME,
     LIBGOMP_PYTHON,
@@ -17,14 +18,18 @@ from packager.connected.libgomp import (
     extract_libgomp,
 )
 from packager.connected.pip_download import Question, download
-from packager.connected.wheels import collect_wheels, transitive_pins, wheel_pins
+from packager.connected.wheels import collect_wheels, transitive_pins, wheel_pins, wheel_places
 from packager.errors import UsageError
 from packager.format import canonical
 from packager.format.digest import Digest
+from packager.format.held import SETUP_DIRECTORY
 from packager.format.recipe import Recipe
 from packager.format.target import Target
 from packager.progress import Progress
 from packager.store.atomic import TEMPORARY_PREFIX, make_directory, naming_refusals, write_file
+from packager.store.digests import file_digest
+
+_LIBGOMP_PLACE = "libgomp"
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,13 @@ class Provisions:
 
     files: tuple[tuple[str, Path], ...]
     libraries: Path
+
+    def members(self) -> tuple[Member, ...]:
+        """The files as the payload has them; each is read for its digest."""
+        return tuple(
+            Member(f"{SETUP_DIRECTORY}/{name}", path, path.stat().st_size, file_digest(path))
+            for name, path in self.files
+        )
 
 
 def check_targets(targets: Iterable[Target]) -> None:
@@ -51,16 +63,26 @@ def check_targets(targets: Iterable[Target]) -> None:
 def provide(recipe: Recipe, cache: Cache, progress: Progress) -> Provisions:
     """Collect everything in the cache, fetching from the package index what is not there."""
     check_targets(recipe.targets)
-    key = _key(recipe).hex
-    place = cache.root / "setup" / key
+    place = _place(recipe, cache)
     with cache.locked(
-        f"setup-{key}",
+        f"setup-{place.name}",
         sleep=time.sleep,
         on_wait=lambda: progress.note("waiting for another process that fetches the wheels"),
     ):
         make_directory(place)
         _sweep(place)
         return _collect(recipe, place, progress)
+
+
+def provisions_at_hand(recipe: Recipe, cache: Cache, progress: Progress) -> Provisions | None:
+    """As :func:`provide`, if all that must be fetched for it is in the cache; else ``None``."""
+    place = _place(recipe, cache)
+    fetched = (*wheel_places(recipe.targets, place), place / _LIBGOMP_PLACE)
+    return provide(recipe, cache, progress) if all(p.is_dir() for p in fetched) else None
+
+
+def _place(recipe: Recipe, cache: Cache) -> Path:
+    return cache.root / "setup" / _key(recipe).hex
 
 
 def _collect(recipe: Recipe, place: Path, progress: Progress) -> Provisions:
@@ -72,7 +94,7 @@ def _collect(recipe: Recipe, place: Path, progress: Progress) -> Provisions:
     for name, data in texts.items():
         write_file(place / name, data)
         files[name] = place / name
-    source = libgomp_wheel(recipe.targets[0], place / "libgomp", progress)
+    source = libgomp_wheel(recipe.targets[0], place / _LIBGOMP_PLACE, progress)
     files[LIBGOMP_NAME] = extract_libgomp(source, place / "lib")
     return Provisions(tuple(sorted(files.items())), place / "lib")
 

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from packager.connected.cache import Cache
 from packager.connected.layout import Member
-from packager.errors import MalformedError
+from packager.errors import IntegrityError, MalformedError
 from packager.format import canonical
 from packager.format.bundle import Variant, variant_directory
 from packager.format.canonical import Json
@@ -76,7 +76,7 @@ def _make_gguf(workshop: Workshop, name: str, type_name: str) -> MadeVariant:
     recipe = workshop.recipe
     directory = variant_directory(recipe.name, name)
     file_name = f"{recipe.name}-{name}.gguf"
-    key = _gguf_key(workshop, type_name)
+    key = _gguf_key(recipe, workshop.lock, workshop.engine, type_name)
     with _only_maker(workshop):
         model = _quantized(workshop, key, name, type_name)
         golden = _golden(workshop, key, name, model.path)
@@ -116,12 +116,31 @@ def _carry_source(workshop: Workshop, wanted: RecipeVariant) -> MadeVariant:
 
 
 @dataclass(frozen=True)
-class _Model:
+class Model:
+    """A quantized model in the cache."""
+
     path: Path
     digest: Digest
 
 
-def _quantized(workshop: Workshop, key: Digest, name: str, type_name: str) -> _Model:
+def model_made_before(
+    cache: Cache, recipe: Recipe, lock: Lock, engine: str, type_name: str
+) -> Model | None:
+    """The model that the cache says it has; its bytes are not read, as they are by the build."""
+    return _recorded(cache, _gguf_key(recipe, lock, engine, type_name))
+
+
+def _recorded(cache: Cache, key: Digest) -> Model | None:
+    path, sum_path = cache.derived(key, _GGUF_SUFFIX), cache.derived(key, _SUM_SUFFIX)
+    if not (path.exists() and sum_path.exists()):
+        return None
+    try:
+        return Model(path, Digest(read_capped(sum_path, _SUM_SIZE).decode("ascii", "replace")))
+    except IntegrityError:  # no digest at all, or more than one
+        return None
+
+
+def _quantized(workshop: Workshop, key: Digest, name: str, type_name: str) -> Model:
     cache, progress = workshop.cache, workshop.progress
     held = _held(cache, key)
     if held is not None:
@@ -143,18 +162,15 @@ def _quantized(workshop: Workshop, key: Digest, name: str, type_name: str) -> _M
         temporary.unlink(missing_ok=True)
     for tensor in made.fallbacks:
         progress.note(f"{name}: {tensor}")
-    return _Model(published, digest)
+    return Model(published, digest)
 
 
-def _held(cache: Cache, key: Digest) -> _Model | None:
+def _held(cache: Cache, key: Digest) -> Model | None:
     """The model made from ``key``, if the cache holds it and it is what it was."""
-    path, sum_path = cache.derived(key, _GGUF_SUFFIX), cache.derived(key, _SUM_SUFFIX)
-    if not (path.exists() and sum_path.exists()):
+    recorded = _recorded(cache, key)
+    if recorded is None or file_digest(recorded.path) != recorded.digest:
         return None
-    digest = file_digest(path)
-    if read_capped(sum_path, _SUM_SIZE) != digest.hex.encode("ascii"):
-        return None
-    return _Model(path, digest)
+    return recorded
 
 
 def _golden(workshop: Workshop, model_key: Digest, name: str, model: Path) -> Golden:
@@ -220,15 +236,15 @@ def _member(path: str, source: Path, locked: LockedFile) -> Member:
     return Member(path, source, locked.size, digest)
 
 
-def _gguf_key(workshop: Workshop, type_name: str) -> Digest:
+def _gguf_key(recipe: Recipe, lock: Lock, engine: str, type_name: str) -> Digest:
     return _key(
         {
             "what": "gguf",
             "quantize": QUANTIZE_VERSION,
-            "engine": workshop.engine,
-            "name": workshop.recipe.name,
+            "engine": engine,
+            "name": recipe.name,
             "type": type_name,
-            "files": [[file.path, str(file.content)] for file in workshop.lock.files],
+            "files": [[file.path, str(file.content)] for file in lock.files],
         }
     )
 

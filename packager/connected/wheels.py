@@ -55,10 +55,18 @@ def engine_version() -> str:
         ) from None
 
 
+def engine_title() -> str:
+    """The engine as the index names it, with its version."""
+    return f"{ENGINE} {engine_version()}"
+
+
 def wheel_pins() -> tuple[str, ...]:
-    """What to download, at this environment's versions: ``name==version``, sorted."""
-    names = {*_required_by("airpack"), ENGINE}
-    return tuple(sorted([*(f"{name}=={version(name)}" for name in names), PIP_PIN]))
+    """What to download, at this environment's versions: ``name==version``, sorted.
+
+    Raises ``HostError`` without the engine.
+    """
+    pins = {f"{name}=={version(name)}" for name in _required_by("airpack") if name != ENGINE}
+    return tuple(sorted([*pins, f"{ENGINE}=={engine_version()}", PIP_PIN]))
 
 
 def transitive_pins() -> tuple[str, ...]:
@@ -104,12 +112,21 @@ def collect_wheels(
     by_name = {own.path.name: own}
     requirements = []
     for target, python in _hosts(targets):
-        place = directory / f"{target.platform}-{python}"
+        place = _place(target, python, directory)
         question = Question(target, python, (*wheel_pins(), *extra), transitive_pins())
         wheels = [_describe(path) for path in download(question, place, progress)]
         by_name |= {wheel.path.name: wheel for wheel in wheels}
         requirements.append((python, requirements_text([own, *wheels])))
     return WheelSet(tuple(by_name[name] for name in sorted(by_name)), tuple(requirements))
+
+
+def wheel_places(targets: Iterable[Target], directory: Path) -> tuple[Path, ...]:
+    """Where :func:`collect_wheels` has what it downloads; each is there whole, or not at all."""
+    return tuple(_place(target, python, directory) for target, python in _hosts(targets))
+
+
+def _place(target: Target, python: str, directory: Path) -> Path:
+    return directory / f"{target.platform}-{python}"
 
 
 def _hosts(targets: Iterable[Target]) -> list[tuple[Target, str]]:

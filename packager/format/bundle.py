@@ -19,7 +19,7 @@ from packager.format.canonical import Json
 from packager.format.digest import Digest
 from packager.format.fields import Fields
 from packager.format.golden import Golden
-from packager.format.held import HeldFile, parse_held
+from packager.format.held import HeldFile, Setup, parse_held, parse_setup, setup_from
 from packager.format.relpath import check_distinct, check_relpath, is_bare_name
 from packager.format.tar import plan_tar
 from packager.format.target import Target
@@ -94,7 +94,7 @@ class Bundle:
     """The index, parsed and consistent.
 
     A delta has ``base``, the digest of the inventory that it was built against; what it leaves
-    out is ``held``.
+    out is ``held``, and where airpack itself is left out too, ``set_up_with``.
     """
 
     name: str
@@ -115,11 +115,22 @@ class Bundle:
     targets: tuple[Target, ...]
     held: tuple[HeldFile, ...] = ()
     base: Digest | None = None
+    set_up_with: Setup | None = None
 
     @property
     def title(self) -> str:
         """The name of the bundle's directory."""
         return f"{self.name}-{self.version}"
+
+    @property
+    def is_delta(self) -> bool:
+        """Whether something is left out."""
+        return bool(self.held or self.set_up_with)
+
+    @cached_property
+    def setup(self) -> Setup | None:
+        """What airpack is set up from: in the payload, or with an earlier bundle."""
+        return self.set_up_with or setup_from(self.title, self.files)
 
     @cached_property
     def volume_files(self) -> tuple[VolumeFile, ...]:
@@ -189,7 +200,7 @@ def parse_bundle(data: bytes) -> Bundle:
 _BUNDLE_FIELDS = (
     "name", "version", "sequence", "created", "expires", "signers", "airpack", "engine",
     "origin", "lock", "payload", "volumes", "parity", "files", "held", "base",
-    "variants", "targets",
+    "set_up_with", "variants", "targets",
 )  # fmt: skip
 
 
@@ -229,6 +240,9 @@ def _parse_bundle(fields: Fields) -> Bundle:
         files=_bounded(fields, "files", MAX_FILES).each("files", _parse_file),
         held=_bounded(fields, "held", MAX_FILES).each("held", parse_held),
         base=fields.digest("base") if fields.has("base") else None,
+        set_up_with=parse_setup(fields.mapping("set_up_with"))
+        if fields.has("set_up_with")
+        else None,
         variants=_bounded(fields, "variants", MAX_VARIANTS).each("variants", _parse_variant),
         targets=_bounded(fields, "targets", 16).each("targets", _parse_target),
     )
@@ -322,12 +336,14 @@ def _check_variants(bundle: Bundle) -> None:
 
 
 def _check_held(bundle: Bundle) -> None:
-    if bundle.held and bundle.base is None:
-        raise MalformedError(f"{INDEX_NAME}: held: there is no base that says so")
+    if bundle.is_delta and bundle.base is None:
+        raise MalformedError(f"{INDEX_NAME}: held or set_up_with: there is no base that says so")
     used = {file for variant in bundle.variants for file in bundle.held_files(variant)}
     for file in bundle.held:
         if file not in used:
             raise MalformedError(f"{INDEX_NAME}: held: {file.path!a} is of no variant")
+    if bundle.set_up_with and setup_from(bundle.title, bundle.files):  # all of it, or none
+        raise MalformedError(f"{INDEX_NAME}: set_up_with: the payload has wheels or libraries too")
 
 
 def variant_directory(name: str, variant: str) -> str:
@@ -365,6 +381,7 @@ def _bundle_json(bundle: Bundle) -> dict[str, Json]:
         ],
         "held": [file.encode() for file in bundle.held],
         "base": bundle.base.hex if bundle.base else None,
+        "set_up_with": bundle.set_up_with.encode() if bundle.set_up_with else None,
         "variants": [_variant_json(variant) for variant in bundle.variants],
         "targets": [
             {"platform": t.platform, "python": list(t.python), "glibc": t.glibc}

@@ -1,12 +1,14 @@
 """The inventory: the digests that an isolated host holds, so that the next trip is smaller.
 
 Canonical JSON that goes back over the gap, and so says nothing of the host but this: which
-files of installed variants it holds, by digest and size, and which bundles it has.
+files of installed variants it holds, by digest and size, which bundles it has, and from which of
+them airpack was set up there. The store keeps no wheel: that the host was set up with them is all
+that the last says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,7 +18,7 @@ from packager.format.bundle import Bundle, Variant
 from packager.format.canonical import Json
 from packager.format.digest import Digest
 from packager.format.fields import Fields
-from packager.format.held import parse_title
+from packager.format.held import Setup, SetupFile, parse_setup, parse_title
 from packager.format.relpath import is_bare_name
 from packager.format.volumes import MAX_PAYLOAD_SIZE
 
@@ -48,10 +50,14 @@ class InventoryBundle:
 
 @dataclass(frozen=True)
 class Inventory:
-    """What a host holds: files in order of their digests, and bundles in their own order."""
+    """What a host holds: files in order of their digests, and bundles in their own order.
+
+    ``set_up_with`` is not held: airpack was set up there from any of these.
+    """
 
     files: tuple[InventoryFile, ...]
     bundles: tuple[InventoryBundle, ...]
+    set_up_with: tuple[Setup, ...] = ()
 
     @property
     def digest(self) -> Digest:
@@ -72,9 +78,16 @@ class Inventory:
         file = self._by_digest.get(digest)
         return file if file is not None and file.size == size else None
 
+    def find_setup(self, wanted: Collection[SetupFile]) -> Setup | None:
+        """The setup that has every file that is ``wanted``, if the host was set up with one."""
+        return next((s for s in self.set_up_with if {*wanted} <= {*s.files}), None)
+
 
 def inventory_of(bundle: Bundle, digest: Digest, variants: Iterable[Variant]) -> Inventory:
-    """What a host holds that has installed ``variants`` of ``bundle``, whose digest is given."""
+    """What a host holds that has installed ``variants`` of ``bundle``, whose digest is given.
+
+    It counts as set up with what the bundle has for that.
+    """
     files: dict[Digest, InventoryFile] = {}
     for variant in variants:
         for held in bundle.held_files(variant):
@@ -82,17 +95,25 @@ def inventory_of(bundle: Bundle, digest: Digest, variants: Iterable[Variant]) ->
         for file in bundle.carried_files(variant):
             files[file.digest] = InventoryFile(file.digest, file.size, bundle.title)
     entry = InventoryBundle(bundle.name, bundle.version, bundle.sequence, digest)
-    return Inventory(tuple(sorted(files.values())), (entry,))
+    setups = (bundle.setup,) if bundle.setup else ()
+    return Inventory(tuple(sorted(files.values())), (entry,), setups)
 
 
 def merge_inventories(inventories: Iterable[Inventory]) -> Inventory:
-    """What all of them hold together; of two that hold a file, the later says who carried it."""
+    """What all of them hold together; of two that hold a file, the later says who carried it.
+
+    So it is of two that were set up with the same files.
+    """
     files: dict[Digest, InventoryFile] = {}
     bundles: set[InventoryBundle] = set()
+    setups: dict[tuple[SetupFile, ...], Setup] = {}
     for inventory in inventories:
         files.update((file.digest, file) for file in inventory.files)
         bundles.update(inventory.bundles)
-    return Inventory(tuple(sorted(files.values())), tuple(sorted(bundles)))
+        setups.update((setup.files, setup) for setup in inventory.set_up_with)
+    return Inventory(
+        tuple(sorted(files.values())), tuple(sorted(bundles)), tuple(sorted(setups.values()))
+    )
 
 
 def encode_inventory(inventory: Inventory) -> bytes:
@@ -110,6 +131,7 @@ def encode_inventory(inventory: Inventory) -> bytes:
             "format_version": FORMAT_VERSION,
             "files": files,
             "bundles": bundles,
+            "set_up_with": [setup.encode() for setup in inventory.set_up_with],
         }
     )
     parse_inventory(data)
@@ -124,11 +146,14 @@ def parse_inventory(data: bytes, where: str = "inventory") -> Inventory:
         raise fields.refuse("format", f"not {FORMAT}")
     if fields.integer("format_version", least=1) != FORMAT_VERSION:
         raise fields.refuse("format_version", f"this airpack reads {FORMAT_VERSION}")
-    fields.only("format", "format_version", "files", "bundles")
+    fields.only("format", "format_version", "files", "bundles", "set_up_with")
     inventory = Inventory(
         files=_parse_list(fields, "files", MAX_INVENTORY_FILES).each("files", _parse_file),
         bundles=_parse_list(fields, "bundles", MAX_INVENTORY_BUNDLES).each(
             "bundles", _parse_bundle
+        ),
+        set_up_with=_parse_list(fields, "set_up_with", MAX_INVENTORY_BUNDLES).each(
+            "set_up_with", parse_setup
         ),
     )
     digests = [file.digest for file in inventory.files]
@@ -136,6 +161,8 @@ def parse_inventory(data: bytes, where: str = "inventory") -> Inventory:
         raise fields.refuse("files", "not each once, in order of their digests")
     if list(inventory.bundles) != sorted({*inventory.bundles}):
         raise fields.refuse("bundles", "not each once, in order")
+    if list(inventory.set_up_with) != sorted({*inventory.set_up_with}):
+        raise fields.refuse("set_up_with", "not each once, in order")
     return inventory
 
 

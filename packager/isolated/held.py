@@ -31,13 +31,12 @@ def check_held(bundle: Bundle, files: Sequence[HeldFile], home: Home, progress: 
     with progress.task("checking what is held", sum(file.size for file in distinct)) as task:
         for file in distinct:
             blob = home.blob(file.digest)
-            if file_digest(blob) != file.digest:
+            if file_digest(blob, task) != file.digest:
                 raise DigestMismatchError(
                     f"{blob}: damaged on this host; {bundle.title} needs it for {file.path}",
                     hint=f"airpack uninstall {bundle.name}, airpack gc, then install "
                     f"{file.bundle} again, and this bundle behind it",
                 )
-            task.advance(file.size)
 
 
 def _missing(bundle: Bundle, missing: Sequence[HeldFile]) -> MissingVolumeError:

@@ -30,6 +30,7 @@ from packager.format.sums import parse_sums
 from packager.progress import Silent
 
 _BUILD = """
+import os
 import sys
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -42,7 +43,15 @@ from packager.connected.cache import Cache
 from packager.connected.keys import open_key
 recipe, key, cache, output = map(Path, sys.argv[1:])
 place = Workplace(recipe, open_key(key, None), Cache(cache))
-watching = Watching()
+class Filling(Watching):
+    # Has another fill the disk with so many bytes, once all was found to fit.
+    def task(self, label, total, **more):
+        if label == "packing":
+            self.note(label)
+            if fill := int(os.environ.get("FILL", 0)):
+                (output / "of-another").write_bytes(bytes(fill))
+        return super().task(label, total, **more)
+watching = Filling()
 try:
     build(place.request(output), place.cache, watching)
 except AirpackError as error:
@@ -352,10 +361,9 @@ def test_103_of_two_builds_at_once_one_makes_it_and_the_other_says_it_is_there(
 
 
 @pytest.mark.parametrize("lacking", [20 << 20, 100 << 10])
-def test_99_full_disk_leaves_nothing_of_the_bundle(
+def test_99_disk_that_is_too_small_is_seen_before_anything_is_written(
     workplace: Workplace, built: Path, tmp_path: Path, lacking: int
 ) -> None:
-    """By much, which is seen beforehand, and by little, which only a write finds out."""
     size = sum(path.stat().st_size for path in built.iterdir()) - lacking
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -364,10 +372,42 @@ def test_99_full_disk_leaves_nothing_of_the_bundle(
     done = in_small_disk(disk, str(size), f"exec {script}")
 
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("13 "), done.stdout + done.stderr
-    assert str(disk) in lines[0]
+    assert re.match(rf"13 {disk}: .* needed, .* free$", lines[0]), done.stdout + done.stderr
+    assert "packing" not in lines
     assert lines[-1] == "left:"
     assert list(disk.iterdir()) == []
+
+
+def test_99_disk_that_others_fill_meanwhile_is_no_place_for_what_looks_like_a_bundle(
+    workplace: Workplace, built: Path, tmp_path: Path
+) -> None:
+    room = sum(path.stat().st_size for path in built.iterdir()) + (4 << 20)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+
+    words = command(workplace, workplace.cache.root, disk)
+    done = in_small_disk(disk, str(room), f"FILL={8 << 20} exec {shlex.join(words)}")
+
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith(f"13 {disk}/"), done.stdout + done.stderr
+    assert lines[0].endswith("no space left")
+    assert "packing" in lines
+    assert lines[-1] == "left: .demo-1.0.0.unfinished of-another"
+
+
+def test_the_bytes_that_all_of_it_takes_are_said_before_it_is_written(
+    workplace: Workplace, built: Path, tmp_path: Path
+) -> None:
+    watching = Watching()
+    request = replace(workplace.request(tmp_path, volume_size=8 << 20), parity=2)
+    made = build(request, workplace.cache, watching)
+
+    [said] = [note for note in watching.notes if note.startswith("the bundle takes ")]
+    size = sum(path.stat().st_size for path in made.iterdir())
+    stated = int(re.search(r"\((\d+) bytes\)", said)[1])  # type: ignore[index]
+    assert 0 <= stated - size <= 4  # a signature's DER is 70 to 72 bytes, and there are two
+    count = len(index_of(made).volumes)
+    assert f": {count} volumes of up to 8 MiB, 2 of parity, and " in said
 
 
 def test_18_a_release_that_has_expired_already_is_not_built(

@@ -9,25 +9,32 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.bundles import make_bundle
 from support.hosts import make_host
-from support.workplace import RECIPE, Workplace
+from support.watching import Watching
+from support.workplace import PYTHON, RECIPE, Workplace
 
 from packager.connected.build import build
-from packager.connected.delta import leave_out
+from packager.connected.delta import leave_out, leave_out_setup
 from packager.connected.layout import Member
 from packager.errors import UnsafeContentError, UsageError
 from packager.format.bundle import Bundle, parse_bundle
 from packager.format.digest import Digest
-from packager.format.inventory import Inventory, InventoryFile
+from packager.format.held import Setup, SetupFile
+from packager.format.inventory import Inventory, InventoryFile, parse_inventory
 from packager.isolated.inventory import read_base
 from packager.progress import Silent
 
 ONE = Digest.of(b"one")
+SETUP_TEXTS = (
+    "FORMAT.md", "LICENSE.engine.txt", "LICENSE.libgomp.txt", f"requirements-{PYTHON}.txt",
+    "setup.sh",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,7 @@ def trip(workplace: Workplace, built: Path, tmp_path_factory: pytest.TempPathFac
     shell = Shell(place / "home", place / "cache")
     written = shell.ask("inventory", "-o", place / "held.json")
     assert written["bundles"] == [{"name": "demo", "version": "1.0.0", "sequence": 1}]
+    assert written["set_up_with"] == ["demo-1.0.0"]
     recipe = place / "demo.yaml"
     text = RECIPE.replace("version: 1.0.0", "version: 2.0.0\nsequence: 2")
     recipe.write_text(text.replace("In the beginning", "Blessed are"), encoding="utf-8")
@@ -102,6 +110,38 @@ def test_what_the_base_holds_stays_at_home_by_digest_and_size() -> None:
     assert leave_out(some, None).carried == tuple(some)
 
 
+TEXT = ("setup/setup.sh", b"#!/bin/sh")
+WHEELS = (("setup/a-1-any.whl", b"a"), ("setup/libgomp.so.1", b"gomp"))
+
+
+def setup_of(bundle: str, *contents: tuple[str, bytes]) -> Setup:
+    return Setup(bundle, tuple(SetupFile(p, len(d), Digest.of(d)) for p, d in contents))
+
+
+def test_airpack_stays_at_home_where_the_host_was_set_up_with_the_very_same() -> None:
+    base = Inventory((), (), (setup_of("old-1", *WHEELS, ("setup/b-1-any.whl", b"b")),))
+    found = leave_out_setup(members(WHEELS[0], TEXT, WHEELS[1]), base)
+    assert [member.path for member in found.carried] == [TEXT[0]]
+    assert found.set_up_with == setup_of("old-1", *WHEELS)
+
+
+@pytest.mark.parametrize(
+    "had",
+    [
+        (),
+        (setup_of("old-1", WHEELS[0]),),
+        (setup_of("old-1", WHEELS[0], ("setup/libgomp.so.1", b"gump")),),
+        (setup_of("old-1", WHEELS[0], ("setup/libgomp.so.2", b"gomp")),),
+        (setup_of("old-1", WHEELS[0]), setup_of("old-2", WHEELS[1])),
+    ],
+)
+def test_if_one_wheel_differs_all_of_them_travel(had: tuple[Setup, ...]) -> None:
+    some = members(*WHEELS, TEXT)
+    found = leave_out_setup(some, Inventory((), (), had))
+    assert (found.carried, found.set_up_with) == (tuple(some), None)
+    assert leave_out_setup(some, None).carried == tuple(some)
+
+
 def test_paths_are_refused_that_only_meet_across_the_two_kinds() -> None:
     base = Inventory((InventoryFile(ONE, 3, "old-1"),), ())
     with pytest.raises(UnsafeContentError, match="are the same on some hosts"):
@@ -118,7 +158,7 @@ def test_too_many_files_are_refused_before_anything_is_packed(
 
 def test_a_later_release_of_the_same_weights_travels_without_them(trip: Trip, built: Path) -> None:
     index = trip.index
-    assert [f.path for f in index.files if not f.path.startswith("setup/")] == []
+    assert {f.path for f in index.files} == {f"setup/{name}" for name in SETUP_TEXTS}
     whole = parse_bundle((built / "bundle.json").read_bytes())
     held = {file.path for variant in index.variants for file in index.held_files(variant)}
     assert held == {f.path for variant in whole.variants for f in whole.variant_files(variant)}
@@ -131,10 +171,55 @@ def test_a_later_release_of_the_same_weights_travels_without_them(trip: Trip, bu
     listed = subprocess.run(
         f"cat '{trip.delta}'/payload.* | tar -t -f -", shell=True, capture_output=True, check=True
     ).stdout.decode()
-    assert "setup/setup.sh" in listed
-    assert ".gguf" not in listed
+    assert listed.split() == [f.path for f in index.files]
     assert f"{len(index.held)} files, " in trip.said
     assert "stay at home" in trip.said
+
+
+def test_its_airpack_stays_at_home_and_the_index_names_the_bundle_that_brought_it(
+    trip: Trip, built: Path
+) -> None:
+    whole = parse_bundle((built / "bundle.json").read_bytes()).setup
+    assert whole is not None
+    assert trip.index.set_up_with == whole
+    assert whole.bundle == "demo-1.0.0"
+    assert [p.name for p in trip.delta.iterdir() if p.suffix in (".whl", ".1")] == []
+    assert {*SETUP_TEXTS} < {path.name for path in trip.delta.iterdir()}
+    said = "MiB, stays at home too: the host was set up with the same by demo-1.0.0"
+    assert said in trip.said
+    size = sum(path.stat().st_size for path in trip.delta.iterdir())
+    assert size < sum(path.stat().st_size for path in built.iterdir()) / 50
+    (held,) = parse_inventory(trip.inventory.read_bytes()).set_up_with
+    assert held == whole
+
+
+def test_airpack_travels_with_a_delta_if_that_is_asked_for(
+    trip: Trip, workplace: Workplace, built: Path, tmp_path: Path
+) -> None:
+    request = replace(
+        workplace.request(tmp_path / "out"), base=read_base(built).inventory, with_setup=True
+    )
+    made = build(request, workplace.cache, Silent())
+    index = parse_bundle((made / "bundle.json").read_bytes())
+    assert (index.set_up_with, index.held) == (None, trip.index.held)
+    assert index.setup == trip.index.set_up_with
+    assert {path.name for path in built.glob("*.whl")} == {path.name for path in made.glob("*.whl")}
+
+
+def test_airpack_travels_again_after_a_host_without_the_same(
+    workplace: Workplace, built: Path, tmp_path: Path
+) -> None:
+    base = read_base(built).inventory
+    (setup,) = base.set_up_with
+    other = replace(setup.files[0], digest=ONE)
+    older = replace(base, set_up_with=(replace(setup, files=(other, *setup.files[1:])),))
+    watching = Watching()
+    made = build(
+        replace(workplace.request(tmp_path / "out"), base=older), workplace.cache, watching
+    )
+    index = parse_bundle((made / "bundle.json").read_bytes())
+    assert (index.set_up_with, index.setup) == (None, setup)
+    assert any(note.startswith("airpack itself travels: ") for note in watching.notes)
 
 
 def test_the_delta_installs_where_release_1_is_and_its_smoke_test_passes(trip: Trip) -> None:
@@ -184,12 +269,18 @@ def test_the_read_me_of_a_delta_says_that_it_is_one(trip: Trip, built: Path) -> 
     text = (trip.delta / "READ-ME-FIRST.txt").read_bytes().decode("ascii")
     assert f"THIS IS A DELTA: {len(trip.index.held)} file(s)" in text
     assert "\n    demo-1.0.0\n" in text
+    assert "THIS IS A DELTA: airpack itself is NOT on this medium." in text
+    assert "take the medium of demo-1.0.0, and run the same" in text
+    assert "--with-setup" in text
     assert "give ONLY PART of the model" in text
     assert "the weights are still yours" not in text
     assert max(map(len, text.splitlines())) <= 100
     whole = (built / "READ-ME-FIRST.txt").read_text("ascii")
     assert "DELTA" not in whole
     assert "ONLY PART" not in whole
+    assert "with-setup" not in whole
+    assert "needs Python only" in whole
+    assert "needs Python only" not in text
     assert "the weights are still yours" in whole
 
 
@@ -205,16 +296,47 @@ def test_diff_foretells_what_the_delta_then_carried(
     assert there["verified"] is False
     assert (there["from"], there["to"]) == (str(trip.inventory), "demo-1.0.0")
     assert [f["path"] for f in there["carried"]] == [f.path for f in index.files]
-    assert there["held_size"] == sum(f.size for f in index.held)
+    wheels = index.set_up_with
+    assert wheels is not None
+    held = [{"path": f.path, "size": f.size} for f in (*index.held, *wheels.files)]
+    assert there["held"] == held
+    assert there["held_size"] == sum(f.size for f in index.held) + wheels.size
+    assert there["carried_size"] == sum(f.size for f in index.files)
     assert there["removed"] == []
     assert shell.ask("diff", built, trip.inventory) == there
     between = shell.ask("diff", built, trip.delta)
     assert (between["from"], between["to"]) == ("demo-1.0.0", "demo-2.0.0")
-    assert between["held"] == [{"path": f.path, "size": f.size} for f in index.held]
+    assert between["held"] == held
     text = shell.run("diff", built, trip.delta).stdout
     assert text.startswith("NOT VERIFIED")
     assert "stay at home" in text.splitlines()[-1]
     assert not (tmp_path / "no-home").exists()
+
+
+def test_diff_carries_airpack_unless_every_wheel_is_the_same(
+    workplace: Workplace, tmp_path: Path
+) -> None:
+    make = partial(make_bundle, keys=[workplace.key])
+    wheel, text = "setup/a-1-any.whl", "setup/setup.sh"
+    texts = {"setup.sh": b"#!/bin/sh"}
+    old = make(tmp_path / "a", setup={"a-1-any.whl": b"old", **texts})
+    same = make(tmp_path / "b", version="2", setup={"a-1-any.whl": b"old", **texts})
+    other = make(tmp_path / "c", version="2", setup={"a-1-any.whl": b"newer", **texts})
+    without = make(
+        tmp_path / "d", version="3", setup=texts, set_up_with=setup_of("tiny-1.0.0", *WHEELS)
+    )
+
+    def parted(a: Path, b: Path) -> tuple[list[str], list[str]]:
+        """The paths of ``setup/`` that are carried, and those that are held."""
+        found = Shell(tmp_path, tmp_path).ask("diff", a, b)
+        paths = ([file["path"] for file in found[kind]] for kind in ("carried", "held"))
+        carried, held = ([p for p in some if p.startswith("setup/")] for some in paths)
+        return carried, held
+
+    assert parted(old, same) == ([text], [wheel])
+    assert parted(old, other) == ([wheel, text], [])
+    assert parted(old, without) == ([text, *(path for path, _ in WHEELS)], [])
+    assert parted(without, old) == ([wheel, text], [])
 
 
 def test_diff_of_two_bundles_names_what_is_new_and_what_is_gone(
@@ -266,7 +388,7 @@ def test_a_delta_has_parity_in_proportion_to_what_it_carries(
     workplace: Workplace, built: Path, tmp_path: Path
 ) -> None:
     base = read_base(built).inventory
-    request = replace(workplace.request(tmp_path / "out"), base=base, parity=1)
+    request = replace(workplace.request(tmp_path / "out"), base=base, parity=1, with_setup=True)
     made = build(request, workplace.cache, Silent())
     index = parse_bundle((made / "bundle.json").read_bytes())
     assert len(index.parity) == 1
@@ -281,6 +403,7 @@ def test_a_delta_has_parity_in_proportion_to_what_it_carries(
 def test_a_delta_serves_as_the_base_of_the_next_and_names_who_carried_it(trip: Trip) -> None:
     base = read_base(trip.delta).inventory
     assert {file.bundle for file in base.files} == {"demo-1.0.0"}
+    assert base.set_up_with == (trip.index.set_up_with,)
 
 
 @pytest.mark.parametrize(
@@ -317,6 +440,7 @@ def test_an_inventory_of_nothing_makes_a_whole_bundle(tmp_path: Path, built: Pat
     assert (written["files"], written["size"], written["bundles"]) == (0, 0, [])
     found = shell.ask("diff", tmp_path / "held.json", built)
     assert found["held"] == []
+    assert written["set_up_with"] == []
     assert [path.name for path in tmp_path.iterdir()] == ["held.json"]
 
 

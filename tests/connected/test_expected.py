@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,11 +10,18 @@ import pytest
 from support.workplace import Workplace
 
 from packager.connected.cache import Cache
-from packager.connected.expected import LARGEST_WEIGHT, expect, sources_at_hand
+from packager.connected.expected import (
+    LARGEST_WEIGHT,
+    expect,
+    expect_setup,
+    models_at_hand,
+    sources_at_hand,
+)
 from packager.connected.lock import lock_recipe, read_recipe
 from packager.errors import TruncatedError
 from packager.format.bundle import Bundle, parse_bundle
 from packager.format.digest import Digest
+from packager.format.held import is_setup_part
 from packager.format.inventory import inventory_of
 from packager.format.lock import HubCommit, Lock
 from packager.format.recipe import Recipe
@@ -72,6 +80,44 @@ def test_what_the_base_is_seen_to_hold_is_not_counted(
 
     assert [file.path.rpartition("/")[2] for file in expected.carried] == ["demo-q4_k_m.gguf"]
     assert expected.size + expected.held_size == sum(carried(bundle).values())
+
+
+def test_a_model_made_before_is_seen_to_be_held_even_without_its_source(
+    workplace: Workplace, recipe: Recipe, lock: Lock, bundle: Bundle, tmp_path: Path
+) -> None:
+    base = inventory_of(bundle, Digest.of(b""), bundle.variants)
+    models = models_at_hand(recipe, lock, workplace.cache)
+    expected = expect(recipe, lock, {}, base, models=models)
+
+    assert (expected.carried, expected.is_exact, expected.is_made) == ((), True, True)
+    assert {file.path: file.size for file in expected.held} == carried(bundle)
+    assert not expect(recipe, lock, {}, base).is_made
+    assert models_at_hand(recipe, lock, Cache(tmp_path)) == {}
+
+
+def test_a_model_whose_digest_is_not_in_the_cache_was_not_made(
+    workplace: Workplace, recipe: Recipe, lock: Lock, bundle: Bundle, tmp_path: Path
+) -> None:
+    shutil.copytree(workplace.cache.root / "derived", tmp_path / "derived")
+    for path in (tmp_path / "derived").glob("*.sha256"):
+        path.write_text("0" * 65)
+    assert models_at_hand(recipe, lock, Cache(tmp_path)) == {}
+
+
+def test_wheels_that_are_not_in_the_cache_are_taken_to_travel(
+    workplace: Workplace, recipe: Recipe, bundle: Bundle, tmp_path: Path
+) -> None:
+    base = inventory_of(bundle, Digest.of(b""), bundle.variants)
+    here = expect_setup(recipe, workplace.cache, base, Silent())
+    none = expect_setup(recipe, Cache(tmp_path), base, Silent())
+    anew = expect_setup(recipe, workplace.cache, None, Silent())
+
+    assert (here.set_up_with, here.is_exact) == (bundle.setup, True)
+    assert (none.set_up_with, none.is_exact) == (None, False)
+    assert sum(none.sizes.values()) > 50 << 20
+    setup = {f.path: f.size for f in bundle.files if f.path.startswith("setup/")}
+    assert (anew.sizes, anew.set_up_with) == (setup, None)
+    assert here.sizes.keys() == {path for path in setup if not is_setup_part(path)}
 
 
 def test_a_source_from_the_hub_is_at_hand_once_the_cache_has_all_of_it(

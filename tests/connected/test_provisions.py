@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import zipfile
 from pathlib import Path
@@ -11,8 +12,14 @@ import pytest
 from support.watching import Watching
 from support.workplace import PYTHON, Workplace
 
+from packager.connected.cache import Cache
 from packager.connected.lock import read_recipe
-from packager.connected.provisions import Provisions, check_targets, provide
+from packager.connected.provisions import (
+    Provisions,
+    check_targets,
+    provide,
+    provisions_at_hand,
+)
 from packager.errors import UsageError
 from packager.format.relpath import check_medium_name
 from packager.format.target import Target
@@ -95,3 +102,18 @@ def test_the_texts_are_plain_ascii(provisions: Provisions) -> None:
     for name, path in provisions.files:
         if name.endswith((".txt", ".sh")):
             Path(path).read_text("ascii")
+
+
+def test_they_are_at_hand_once_all_that_must_be_fetched_is_in_the_cache(
+    workplace: Workplace, provisions: Provisions, tmp_path: Path
+) -> None:
+    recipe, watching = read_recipe(workplace.recipe), Watching()
+    assert provisions_at_hand(recipe, Cache(tmp_path / "none"), watching) is None
+    assert not (tmp_path / "none").exists()
+    assert provisions_at_hand(recipe, workplace.cache, watching) == provisions
+    assert watching.notes == []
+    place = provisions.libraries.parent
+    part = tmp_path / "part" / "setup" / place.name
+    shutil.copytree(place, part)
+    shutil.rmtree(part / "libgomp")
+    assert provisions_at_hand(recipe, Cache(tmp_path / "part"), watching) is None

@@ -102,8 +102,8 @@ def connected(hub: HubServer, tmp_path_factory: pytest.TempPathFactory) -> Host:
     return host
 
 
-def build(connected: Host, *, version: str, sequence: int, prompts: str) -> Carried:
-    """Lock and build a release there, and carry it away."""
+def build(connected: Host, *more: str | Path, version: str, sequence: int, prompts: str) -> Carried:
+    """Lock and build a release there, with ``more`` words, and carry it away."""
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     recipe = connected.folder / f"release-{version}.yaml"
     recipe.write_text(
@@ -116,7 +116,7 @@ def build(connected: Host, *, version: str, sequence: int, prompts: str) -> Carr
         )
     )
     connected.say("lock", recipe)
-    made = connected.ask("build", recipe, "--locked", "-o", "out", "--key", "team.key")
+    made = connected.ask("build", recipe, "--locked", "-o", "out", "--key", "team.key", *more)
     medium = connected.folder.with_name(f"{connected.folder.name}-medium") / Path(made["path"]).name
     medium.parent.mkdir(exist_ok=True)
     shutil.move(connected.folder / made["path"], medium)

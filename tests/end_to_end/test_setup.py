@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from end_to_end.conftest import Carried, Host, bare_environment
 from support.bundles import flip_bit
 from support.sandbox import bare_host, no_network
+
+from packager.store.digests import file_digest
 
 
 @pytest.fixture
@@ -49,8 +52,22 @@ def test_it_says_what_to_do_next(medium: Path, host: Host, tmp_path: Path) -> No
 
 def test_a_second_run_renews_the_environment(host: Host, tmp_path: Path) -> None:
     set_up(host, tmp_path / "airpack")
+    module = next((tmp_path / "airpack").glob("lib/python3*/site-packages/packager/errors.py"))
+    module.write_text("raise SystemExit(7)\n")
     set_up(host, tmp_path / "airpack")
     host.run(tmp_path / "airpack" / "bin" / "airpack", "--version")
+
+
+def test_it_leaves_a_record_of_the_wheels_and_none_where_it_failed(
+    medium: Path, host: Host, tmp_path: Path
+) -> None:
+    set_up(host, tmp_path / "airpack")
+    record = tmp_path / "airpack" / "lib" / "airpack" / "requirements.txt"
+    assert record.read_bytes() == next(medium.glob("requirements-*.txt")).read_bytes()
+    packages = next((tmp_path / "airpack").glob("lib/python3*/site-packages"))
+    next(packages.glob("click-*.dist-info/RECORD")).unlink()  # pip cannot replace it
+    set_up(host, tmp_path / "airpack", code=1)
+    assert not record.exists()
 
 
 def test_a_damaged_wheel_is_replaced_by_its_copy_in_the_payload(
@@ -59,8 +76,9 @@ def test_a_damaged_wheel_is_replaced_by_its_copy_in_the_payload(
     for wheel in medium.glob("*.whl"):
         flip_bit(wheel, 1000)
     (medium / "libgomp.so.1").unlink()
+    needed = next(medium.glob("requirements-*.txt")).read_text().splitlines()
     said = set_up(host, tmp_path / "airpack").stderr
-    assert said.count("taking the copy in the payload") == len([*medium.glob("*.whl")]) + 1
+    assert said.count("taking the copy in the payload") == len(needed) + 2  # pip, libgomp.so.1
     host.run(tmp_path / "airpack" / "bin" / "airpack", "--version")
 
 
@@ -88,6 +106,8 @@ def test_a_python_without_wheels_is_named_and_nothing_is_left(
 ) -> None:
     sums = (medium / "SHA256SUMS").read_text()
     (medium / "SHA256SUMS").write_text(sums.replace("requirements-3.", "requirements-9."))
+    for index in ("bundle.json", "spare.bundle.json"):  # which says otherwise
+        (medium / index).unlink()
     said = set_up(host, tmp_path / "airpack", code=1).stderr
     assert "error: no Python that this bundle has wheels for; it has them for: 9." in said
     assert not (tmp_path / "airpack").exists()
@@ -159,3 +179,70 @@ def test_damaged_sums_give_way_to_their_second_copy(
     said = set_up(host, tmp_path / "again", code=1).stderr
     assert "SHA256SUMS: missing or damaged" in said
     assert not (tmp_path / "again").exists()
+
+
+def _digit(line: str) -> str:
+    return ("1" if line[0] == "0" else "0") + line[1:]
+
+
+def _name(line: str) -> str:
+    return line.replace("click", "clock")
+
+
+def _kind(line: str) -> str:
+    return line.replace(".whl", ".whm")
+
+
+@pytest.mark.parametrize("change", [_digit, _name, _kind])
+def test_sums_with_a_wrong_line_give_way_to_their_second_copy(
+    medium: Path, host: Host, tmp_path: Path, change: Callable[[str], str]
+) -> None:
+    lines = (medium / "SHA256SUMS").read_text().splitlines(keepends=True)
+    changed = [change(line) if "  click-" in line else line for line in lines]
+    assert changed != lines
+    (medium / "SHA256SUMS").write_text("".join(changed))
+    assert "taking its second copy" in set_up(host, tmp_path / "airpack").stderr
+    host.run(tmp_path / "airpack" / "bin" / "airpack", "--version")
+
+
+def test_a_wrong_digest_of_the_index_in_the_sums_is_no_matter(
+    medium: Path, host: Host, tmp_path: Path
+) -> None:
+    lines = (medium / "SHA256SUMS").read_text().splitlines(keepends=True)
+    changed = [_digit(line) if line.endswith("  bundle.json\n") else line for line in lines]
+    (medium / "SHA256SUMS").write_text("".join(changed))
+    assert "second copy" not in set_up(host, tmp_path / "airpack").stderr
+
+
+def test_sums_that_hold_are_not_given_up_for_a_second_copy_that_fits_other_wheels(
+    medium: Path, host: Host, tmp_path: Path
+) -> None:
+    """What somebody could bring about who cannot sign: all but the signed sums is theirs."""
+    wheel = next(medium.glob("click-*.whl"))
+    before = file_digest(wheel).hex
+    wheel.write_bytes(b"theirs")
+    for name in ("bundle.json", "spare.bundle.json", "spare.SHA256SUMS"):
+        data = (medium / name).read_bytes()
+        (medium / name).write_bytes(data.replace(before.encode(), file_digest(wheel).hex.encode()))
+    (medium / "payload.00001").unlink()
+    said = set_up(host, tmp_path / "airpack", code=1).stderr
+    assert f"error: {wheel.name}: damaged" in said
+    assert "second copy" not in said
+    assert not (tmp_path / "airpack").exists()
+
+
+def test_the_second_copy_of_the_script_does_the_same(
+    medium: Path, host: Host, tmp_path: Path
+) -> None:
+    (medium / "setup.sh").unlink()
+    host.run("sh", "spare.setup.sh", tmp_path / "airpack")
+    host.run(tmp_path / "airpack" / "bin" / "airpack", "--version")
+
+
+def test_of_a_long_payload_only_the_begin_is_read_for_a_wheel(
+    medium: Path, host: Host, tmp_path: Path
+) -> None:
+    next(medium.glob("click-*.whl")).unlink()
+    with (medium / "payload.00002").open("wb") as stream:
+        stream.truncate(1 << 42)  # hours, if it were read
+    set_up(host, tmp_path / "airpack")

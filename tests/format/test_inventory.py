@@ -21,7 +21,7 @@ from packager.format.bundle import (
     parse_bundle,
 )
 from packager.format.digest import Digest
-from packager.format.held import HeldFile
+from packager.format.held import HeldFile, Setup, SetupFile, is_requirements, is_setup_part
 from packager.format.inventory import (
     MAX_INVENTORY_SIZE,
     Inventory,
@@ -40,7 +40,11 @@ PLACE = "models/tiny/q4"
 ONE, TWO, SUMS = (Digest.of(text) for text in (b"one", b"two", b"sums"))
 
 
-def index_of(held: tuple[HeldFile, ...], files: tuple[tuple[str, int], ...]) -> Bundle:
+def index_of(
+    held: tuple[HeldFile, ...],
+    files: tuple[tuple[str, int], ...],
+    set_up_with: Setup | None = None,
+) -> Bundle:
     """The index of a delta whose payload is of ``files``, all of them ``ONE``."""
     layout = plan_tar(files)
     return Bundle(
@@ -62,14 +66,18 @@ def index_of(held: tuple[HeldFile, ...], files: tuple[tuple[str, int], ...]) -> 
         targets=(Target("linux_x86_64", ("3.11",), "2.28"),),
         held=held,
         base=SUMS,
+        set_up_with=set_up_with,
     )
 
 
 MODEL = HeldFile(f"{PLACE}/model.gguf", 40 << 30, TWO, "tiny-1.0.0")
-DELTA = index_of((MODEL,), ((f"{PLACE}/LICENSE", 11), ("setup/setup.sh", 5)))
+WHEEL, LIBRARY = (SetupFile(f"setup/{n}", 9, ONE) for n in ("a-1-any.whl", "libgomp.so.1"))
+SETUP = Setup("tiny-1.0.0", (WHEEL, LIBRARY))
+DELTA = index_of((MODEL,), ((f"{PLACE}/LICENSE", 11), ("setup/setup.sh", 5)), SETUP)
 INVENTORY = Inventory(
     files=tuple(sorted((InventoryFile(ONE, 11, "tiny-1.0.0"), InventoryFile(TWO, 0, "b-1")))),
     bundles=(InventoryBundle("b", "1", 7, TWO), InventoryBundle("tiny", "1.0.0", 1, ONE)),
+    set_up_with=(Setup("b-1", (WHEEL,)), SETUP),
 )
 
 
@@ -89,13 +97,16 @@ def changed_index(change: Callable[[Any], object]) -> bytes:
 @given(
     st.dictionaries(st.binary(max_size=4).map(Digest.of), st.integers(0, 1 << 44), max_size=20),
     st.sets(st.tuples(st.from_regex(r"[a-z]{1,5}", fullmatch=True), st.integers(1, 9)), max_size=5),
+    st.sets(st.from_regex(r"[a-z]{1,5}-[0-9]\.whl", fullmatch=True), max_size=5),
 )
 def test_what_is_written_is_read_back(
-    files: dict[Digest, int], bundles: set[tuple[str, int]]
+    files: dict[Digest, int], bundles: set[tuple[str, int]], wheels: set[str]
 ) -> None:
+    parts = tuple(SetupFile(f"setup/{name}", len(name), ONE) for name in sorted(wheels))
     made = Inventory(
         files=tuple(sorted(InventoryFile(d, size, "tiny-1.0.0") for d, size in files.items())),
         bundles=tuple(sorted(InventoryBundle(name, "1", n, ONE) for name, n in bundles)),
+        set_up_with=tuple(Setup(f"tiny-{n}", parts) for n in range(3) if parts),
     )
     again = parse_inventory(encode_inventory(made))
     assert again == made
@@ -124,6 +135,13 @@ def test_what_is_written_is_read_back(
         (lambda d: d["bundles"][0].update(name="../x"), "no plain name"),
         (lambda d: d["bundles"][0].update(sequence=0), "not between"),
         (lambda d: d.pop("files"), "files: missing"),
+        (lambda d: d.pop("set_up_with"), "set_up_with: missing"),
+        (lambda d: d["set_up_with"].reverse(), "set_up_with: not each once, in order"),
+        (lambda d: d["set_up_with"][0].update(files=[]), "files: none, or not each once"),
+        (lambda d: d["set_up_with"][1]["files"].reverse(), "or not each once, in order"),
+        (lambda d: d["set_up_with"][0].update(bundle="b 1"), "not the title of a bundle"),
+        (lambda d: d["set_up_with"][0]["files"][0].update(path="setup/a.sh"), "no wheel or lib"),
+        (lambda d: d["set_up_with"][0]["files"][0].update(offset=1), "offset: unknown field"),
     ],
 )
 def test_a_malformed_inventory_is_refused_by_name(change: Any, fact: str) -> None:
@@ -148,12 +166,50 @@ def test_a_host_that_has_a_delta_holds_what_it_carried_and_what_it_left_out() ->
     }
     assert found.bundles == (InventoryBundle("tiny", "2.0.0", 2, SUMS),)
     assert inventory_of(DELTA, SUMS, ()).files == ()
+    assert found.set_up_with == (SETUP,)
+
+
+def test_a_whole_bundle_sets_up_with_its_own_wheels_and_libraries() -> None:
+    files = (("setup/libgomp.so.1", 9), ("setup/a-1-any.whl", 9), ("setup/setup.sh", 5))
+    whole = index_of((MODEL,), files)
+    assert inventory_of(whole, SUMS, ()).set_up_with == (Setup("tiny-2.0.0", SETUP.files),)
+    assert inventory_of(index_of((MODEL,), files[2:]), SUMS, ()).set_up_with == ()
+
+
+@pytest.mark.parametrize(
+    ("path", "part", "requirements"),
+    [
+        ("setup/click-8.1-py3-none-any.whl", True, False),
+        ("setup/libgomp.so.1", True, False),
+        ("setup/requirements-3.11.txt", False, True),
+        ("setup/FORMAT.md", False, False),
+        ("setup/x/click.whl", False, False),
+        ("models/tiny/setup/click.whl", False, False),
+        ("models/tiny/requirements-3.11.txt", False, False),
+    ],
+)
+def test_what_airpack_is_set_up_from_is_told_by_its_path(
+    path: str, part: bool, requirements: bool
+) -> None:
+    assert (is_setup_part(path), is_requirements(path)) == (part, requirements)
+
+
+def test_a_setup_is_found_only_where_one_bundle_has_all_of_it() -> None:
+    other = SetupFile(WHEEL.path, WHEEL.size, TWO)
+    held = Inventory((), (), (Setup("a-1", (WHEEL,)), Setup("b-1", (other, LIBRARY)), SETUP))
+    assert held.find_setup((LIBRARY, WHEEL)) == SETUP
+    assert held.find_setup((other, LIBRARY)) == held.set_up_with[1]
+    parted = Inventory((), (), (Setup("a-1", (WHEEL,)), Setup("b-1", (LIBRARY,))))
+    assert parted.find_setup((WHEEL, LIBRARY)) is None
 
 
 def test_merged_inventories_hold_what_each_of_them_does() -> None:
     both = merge_inventories([inventory_of(DELTA, SUMS, DELTA.variants), INVENTORY])
     assert {file.digest for file in both.files} == {ONE, TWO}
     assert [bundle.version for bundle in both.bundles] == ["1", "1.0.0", "2.0.0"]
+    assert both.set_up_with == INVENTORY.set_up_with
+    later = merge_inventories([INVENTORY, Inventory((), (), (Setup("c-1", SETUP.files),))])
+    assert [setup.bundle for setup in later.set_up_with] == ["b-1", "c-1"]
     assert parse_inventory(encode_inventory(both)) == both
 
 
@@ -168,7 +224,18 @@ def test_a_delta_is_read_back_and_its_variant_is_of_both_kinds() -> None:
 @pytest.mark.parametrize(
     ("change", "fact"),
     [
-        (lambda d: d.update(base=None), "held: there is no base"),
+        (lambda d: d.update(base=None), "held or set_up_with: there is no base"),
+        (
+            lambda d: (d.update(base=None, held=[]), d["variants"][0].update(model=None)),
+            "held or set_up_with: there is no base",
+        ),
+        (
+            lambda d: d["files"][1].update(path="setup/b-1.whl"),
+            "set_up_with: the payload has wheels or libraries too",
+        ),
+        (lambda d: d["set_up_with"].update(files=[]), "set_up_with.files: none, or not each once"),
+        (lambda d: d["set_up_with"].update(base=ONE.hex), "set_up_with.base: unknown field"),
+        (lambda d: d.update(set_up_with=[]), "set_up_with: expected a mapping"),
         (lambda d: d.update(base="x"), "base: not a sha256"),
         (lambda d: d.pop("held"), "held: missing"),
         (lambda d: d["held"][0].update(path="models/tiny/q8/model.gguf"), "nor held"),

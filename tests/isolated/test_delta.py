@@ -13,7 +13,7 @@ from support.watching import Watching
 from packager.connected.keys import SigningKey
 from packager.errors import IntegrityError, MissingVolumeError, SmokeTestError
 from packager.format.digest import Digest
-from packager.format.inventory import encode_inventory, parse_inventory
+from packager.format.inventory import Inventory, encode_inventory, parse_inventory
 from packager.isolated.inventory import read_base, take_inventory
 from packager.isolated.lifecycle import free_space, smoke, uninstall
 from packager.progress import Silent
@@ -79,6 +79,16 @@ def test_a_fresh_host_is_told_which_bundle_is_missing_and_nothing_changes(
     host.install(first)
     host.install(delta)
     assert host.current() == 2
+
+
+def test_the_reading_of_what_is_held_is_told_byte_for_byte(
+    host: Host, first: Path, delta: Path
+) -> None:
+    host.install(first)
+    watching = Watching()
+    host.install(delta, progress=watching)
+    held = watching.tasks[0]
+    assert (held.label, held.done, held.total) == ("checking what is held", *[len(WEIGHTS)] * 2)
 
 
 def test_missing_files_are_noticed_before_a_volume_is_looked_for(host: Host, delta: Path) -> None:
@@ -215,3 +225,87 @@ def test_what_only_another_variant_has_is_not_in_the_inventory(
     assert [file.size for file in take_inventory(host.home).files] == [size]
     whole = read_base(bundle).inventory
     assert whole.size == size + sum(map(len, FILES.values()))
+
+
+REQUIREMENTS = b"click==8.1 --hash=sha256:0\n"
+SETUP_FILES = {
+    "a-1-any.whl": b"wheel",
+    "libgomp.so.1": b"library",
+    "requirements-3.11.txt": REQUIREMENTS,
+    "setup.sh": b"#!/bin/sh\n",
+}
+TEXTS = {name: SETUP_FILES[name] for name in ("requirements-3.11.txt", "setup.sh")}
+
+
+def environment(place: Path, requirements: bytes | None) -> Path:
+    """An environment with what ``setup.sh`` leaves in it; ``None``: airpack came another way."""
+    record = place / "lib" / "airpack" / "requirements.txt"
+    record.parent.mkdir(parents=True)
+    if requirements is not None:
+        record.write_bytes(requirements)
+    return place
+
+
+def setups(inventory: Inventory) -> list[tuple[str, list[str]]]:
+    return [(s.bundle, [file.path for file in s.files]) for s in inventory.set_up_with]
+
+
+WITH_FIRST = ("tiny-1.0.0", ["setup/a-1-any.whl", "setup/libgomp.so.1"])
+
+
+def test_the_inventory_says_what_this_very_airpack_was_set_up_with(
+    tmp_path: Path, host: Host, key: SigningKey
+) -> None:
+    newer = {**SETUP_FILES, "a-1-any.whl": b"newer", "requirements-3.11.txt": b"newer\n"}
+    host.install(make_bundle(tmp_path / "a", [key], setup=SETUP_FILES))
+    host.install(make_bundle(tmp_path / "b", [key], version="2", sequence=2, setup=newer))
+    old = take_inventory(host.home, environment(tmp_path / "old", REQUIREMENTS))
+    assert setups(old) == [WITH_FIRST]  # to install the second was not to be set up with it
+    new = take_inventory(host.home, environment(tmp_path / "new", b"newer\n"))
+    assert [setup.bundle for setup in new.set_up_with] == ["tiny-2"]
+    none = take_inventory(host.home, environment(tmp_path / "none", b"other\n"))
+    assert none.set_up_with == ()
+    assert none.files == old.files
+
+
+def test_an_airpack_that_came_another_way_goes_by_its_version(
+    tmp_path: Path, host: Host, key: SigningKey
+) -> None:
+    host.install(make_bundle(tmp_path / "a", [key], setup=SETUP_FILES))
+    host.install(
+        make_bundle(tmp_path / "b", [key], name="other", setup=SETUP_FILES, airpack="99.0")
+    )
+    found = take_inventory(host.home, environment(tmp_path / "env", None))
+    assert setups(found) == [WITH_FIRST]
+
+
+def test_a_delta_without_airpack_is_whole_installs_and_hands_on_what_it_was_made_for(
+    tmp_path: Path, host: Host, key: SigningKey
+) -> None:
+    host.install(make_bundle(tmp_path / "a", [key], files=FILES, setup=SETUP_FILES))
+    here = environment(tmp_path / "env", REQUIREMENTS)
+    (setup,) = take_inventory(host.home, here).set_up_with
+    delta = make_bundle(
+        tmp_path / "b", [key], version="2", sequence=2, files=LATER, held=HELD, setup=TEXTS,
+        set_up_with=setup,
+    )  # fmt: skip
+    assert host.verify(delta).ok
+    host.install(delta)
+    uninstall(host.home, "tiny", 1, now=NOW, operator="tester")
+    assert setups(take_inventory(host.home, here)) == [WITH_FIRST]
+    assert read_base(delta).inventory.set_up_with == (setup,)
+
+
+def test_a_damaged_record_of_the_setup_is_named(tmp_path: Path, host: Host) -> None:
+    here = environment(tmp_path / "env", None)
+    (here / "lib" / "airpack" / "requirements.txt").mkdir()
+    with pytest.raises(IntegrityError, match=r"requirements\.txt"):
+        take_inventory(host.home, here)
+
+
+def test_a_bundle_without_wheels_sets_nobody_up(
+    tmp_path: Path, host: Host, key: SigningKey
+) -> None:
+    host.install(make_bundle(tmp_path / "a", [key], setup=TEXTS))
+    here = environment(tmp_path / "env", REQUIREMENTS)
+    assert take_inventory(host.home, here).set_up_with == ()
