@@ -55,8 +55,10 @@ class Cache:
     def accept(self, content: ContentId) -> Path:
         """Turn the partial bytes of ``content``, found right, into its blob."""
         blob = self.blob(content)
+        with naming_refusals(self.partial_etag(content)):
+            # First: of what is whole nobody asks the server again, and a kill leaves nothing over.
+            self.partial_etag(content).unlink(missing_ok=True)
         _publish(self.partial(content), blob)
-        self.discard(content)
         return blob
 
     def discard(self, content: ContentId) -> None:
