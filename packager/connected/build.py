@@ -22,6 +22,7 @@ from packager.connected.cache import Cache
 from packager.connected.delta import Delta, leave_out
 from packager.connected.documents import README_NAME, SETUP_NAME, readme_text
 from packager.connected.fetch import fetch
+from packager.connected.gguf_types import check_gguf_variants
 from packager.connected.keys import SigningKey
 from packager.connected.layout import Member, PayloadPlan, plan_payload
 from packager.connected.local import read_text
@@ -30,8 +31,9 @@ from packager.connected.parity import write_parity
 from packager.connected.provisions import Provisions, check_targets, provide
 from packager.connected.sign import sign_bundle
 from packager.connected.spares import write_spares
-from packager.connected.variants import MadeVariant, Workshop, make_variant
+from packager.connected.variants import MadeVariant, make_variants
 from packager.connected.wheels import ENGINE, engine_version
+from packager.connected.workshop import Workshop
 from packager.errors import DigestMismatchError, HostError, NoSpaceError, PolicyError, UsageError
 from packager.format.bundle import INDEX_NAME, Bundle, Origin, encode_bundle
 from packager.format.digest import Digest
@@ -111,12 +113,14 @@ def build(request: BuildRequest, cache: Cache, progress: Progress) -> Path:
     recipe, lock = request.recipe, request.lock
     directory = check_output(recipe, request.output)
     check_targets(recipe.targets)
+    check_gguf_variants(recipe)
     _check_expiry(request)
     _check_writable(request.output)
     sources = fetch(lock, cache, progress, recipe_folder=request.recipe_folder)
     provisions = provide(recipe, cache, progress)
     workshop = Workshop(
         recipe=recipe,
+        recipe_folder=request.recipe_folder,
         lock=lock,
         sources=sources,
         text=_smoke_text(request),
@@ -125,7 +129,7 @@ def build(request: BuildRequest, cache: Cache, progress: Progress) -> Path:
         cache=cache,
         progress=progress,
     )
-    made = [make_variant(workshop, variant) for variant in recipe.variants]
+    made = make_variants(workshop)
     parity = recipe.medium.parity if request.parity is None else request.parity
     delta = leave_out([m for variant in made for m in variant.members], request.base)
     _say_delta(request, delta, progress)

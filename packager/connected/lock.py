@@ -11,11 +11,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from packager.connected.cache import Cache
+from packager.connected.compressed_schemes import check_compressed_variants
 from packager.connected.content import check_names, is_pickle_name
 from packager.connected.fetch import fetch_files
+from packager.connected.gguf_types import check_gguf_variants
 from packager.connected.hub import Hub
 from packager.connected.licence import MAX_CARD_SIZE, MODEL_CARD, check_licence, licence_of
 from packager.connected.local import list_folder, lock_folder, lock_texts, source_path
+from packager.connected.locked_matrix import lock_matrix
 from packager.errors import UnsafeContentError, UsageError
 from packager.format.foreign_json import parse_json_object
 from packager.format.lock import (
@@ -29,17 +32,20 @@ from packager.format.lock import (
     parse_lock,
 )
 from packager.format.recipe import (
+    COMPRESSED_TENSORS,
     GGUF,
     MAX_RECIPE_SIZE,
     SAFETENSORS,
     FolderSource,
     HubSource,
     Recipe,
+    Variant,
     parse_recipe,
 )
 from packager.progress import Progress
 from packager.quantize.architectures import check_supported
-from packager.quantize.types import TYPE_NAMES
+from packager.quantize.prequantized import method_of, quantized_already
+from packager.quantize.types import TYPE_NAMES, is_file_type
 from packager.store.atomic import read_capped, write_file
 
 CONFIG = "config.json"
@@ -78,21 +84,20 @@ def read_lock(path: Path) -> Lock:
 
 
 PLATFORM = "linux_x86_64"  # what there is an engine and a libgomp for
+_FORMATS = (GGUF, SAFETENSORS, COMPRESSED_TENSORS)
 
 
 def unsupported(recipe: Recipe) -> tuple[str, ...]:
     """What ``recipe`` asks for that this version does not make, each in a few words."""
     facts = []
     for variant in recipe.variants:
-        if variant.format not in (GGUF, SAFETENSORS):
+        if variant.format not in _FORMATS:
             facts.append(f"variant {variant.name}: the format {variant.format}")
-        elif variant.type is not None and variant.type not in TYPE_NAMES:
+        elif variant.type is not None and not is_file_type(variant.type):
             facts.append(f"variant {variant.name}: the type {variant.type}")
     facts += [f"a bundle for {t.platform}" for t in recipe.targets if t.platform != PLATFORM]
-    if recipe.calibration is not None:
+    if recipe.calibration is not None and not recipe.calibration.gives_matrix:
         facts.append("calibrate")
-    if recipe.quality is not None:
-        facts.append("quality")
     return tuple(facts)
 
 
@@ -101,8 +106,10 @@ def check_buildable(recipe: Recipe) -> None:
     if facts := unsupported(recipe):
         raise UsageError(
             f"recipe: this version does not make {'; '.join(facts)}",
-            hint=f"leave it out; formats are {GGUF}, {SAFETENSORS}; types {', '.join(TYPE_NAMES)}",
+            hint=f"leave it out; formats are {', '.join(_FORMATS)}; types {', '.join(TYPE_NAMES)}",
         )
+    check_gguf_variants(recipe)
+    check_compressed_variants(recipe)
 
 
 def resolve(
@@ -146,13 +153,13 @@ def _resolve_hub(
     files = {file.path: file for file in snapshot.files}
     wanted = _wanted(recipe, files, source.repository)
     described = read_small_files(snapshot.commit, snapshot.files, cache, progress, hub)
-    licence = _check_description(recipe, described, source.repository)
+    licence = _check_description(recipe, described, source.repository, progress)
     return Lock(
         recipe=recipe.digest,
         source=snapshot.commit,
         licence=licence,
         files=tuple(files[path] for path in wanted),
-        texts=lock_texts(recipe_folder, recipe.texts),
+        texts=_lock_named(recipe, recipe_folder),
     )
 
 
@@ -163,14 +170,23 @@ def _resolve_folder(
     paths = list_folder(folder)
     wanted = _wanted(recipe, paths, source.path)
     described = read_folder_files(folder, paths)
-    licence = _check_description(recipe, described, source.path)
+    licence = _check_description(recipe, described, source.path, progress)
     return Lock(
         recipe=recipe.digest,
         source=Folder(source.path),
         licence=licence,
         files=lock_folder(folder, wanted, progress),
-        texts=lock_texts(recipe_folder, recipe.texts),
+        texts=_lock_named(recipe, recipe_folder),
     )
+
+
+def _lock_named(recipe: Recipe, recipe_folder: Path) -> tuple[LockedFile, ...]:
+    """The files that ``recipe`` itself names, in order of path."""
+    texts = lock_texts(recipe_folder, recipe.texts)
+    if recipe.calibration is None or recipe.calibration.matrix is None:
+        return texts
+    matrix = lock_matrix(recipe_folder, recipe.calibration.matrix)
+    return tuple(sorted((*texts, matrix), key=lambda file: file.path))
 
 
 def _wanted(recipe: Recipe, paths: Iterable[str], source: str) -> tuple[str, ...]:
@@ -226,12 +242,33 @@ def read_folder_files(folder: Path, paths: Iterable[str]) -> Mapping[str, bytes]
 _LIMITS = {MODEL_CARD: MAX_CARD_SIZE, CONFIG: MAX_CONFIG_SIZE}
 
 
-def _check_description(recipe: Recipe, described: Mapping[str, bytes], source: str) -> str | None:
-    """The licence, if that and the architecture are such as the recipe can be built from."""
+def _check_description(
+    recipe: Recipe, described: Mapping[str, bytes], source: str, progress: Progress
+) -> str | None:
+    """The licence, if that and the configuration are such as the recipe can be built from."""
     licence = licence_of(described.get(MODEL_CARD, b""))
     check_licence(licence, recipe.licences, source=source)
-    if any(variant.format == GGUF for variant in recipe.variants):
-        if CONFIG not in described:
-            raise UsageError(f"{source}: has no {CONFIG}, so it cannot be converted to GGUF")
-        check_supported(parse_json_object(described[CONFIG], what=CONFIG))
+    if CONFIG in described:
+        config = parse_json_object(described[CONFIG], what=CONFIG)
+        for variant in recipe.variants:
+            _check_variant(variant, config, progress)
+        return licence
+    for variant in recipe.variants:
+        if variant.format != SAFETENSORS:
+            raise UsageError(
+                f"{source}: has no {CONFIG}, so it cannot be converted to {variant.format}"
+            )
     return licence
+
+
+def _check_variant(variant: Variant, config: Mapping[str, object], progress: Progress) -> None:
+    """Refuse a variant that cannot be made of a model with the ``config``."""
+    method = method_of(config)
+    if variant.format == GGUF:
+        check_supported(config)
+    elif variant.format == COMPRESSED_TENSORS and method is not None:
+        raise quantized_already(method)
+    elif method is not None:
+        progress.note(
+            f"{variant.name}: the weights are quantized already, by {method}; they are carried so"
+        )

@@ -1,9 +1,12 @@
-"""One pass from safetensors to GGUF: plan, then stream slab by slab through reused buffers."""
+"""One pass from safetensors to GGUF: plan, then stream slab by slab through reused buffers.
+
+However many files are wanted of a model, its weights are read and widened once.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,7 +18,9 @@ from packager.progress import Progress, Task
 from packager.quantize.kernels import load_kernels
 from packager.quantize.plan import Fallback, Plan, make_plan
 from packager.quantize.slabs import Slab, cut_into_slabs, slab_size
-from packager.quantize.worker import Worker, write_all
+from packager.quantize.tables import holding_tables
+from packager.quantize.wanted import Wanted
+from packager.quantize.worker import Target, Worker, write_all
 from packager.store.atomic import (
     TEMPORARY_PREFIX,
     fsync_directory,
@@ -57,21 +62,61 @@ def quantize(
 ) -> QuantizedModel:
     """Write the model in ``files`` to ``out`` as a GGUF file of type ``type_name``.
 
-    ``files`` maps names in the repository to local paths, ``name`` becomes ``general.name``.
-    The bytes depend on these alone. ``out`` appears at the end, whole, or not at all. Raises
-    ``UsageError`` for what cannot be converted, ``IntegrityError`` (``MalformedError`` among
-    them) for weights that are broken, infinite or not a number, ``UnsafeContentError`` for a
-    file that is not what its name says, ``NoSpaceError``, ``HostError``, ``EngineError``.
+    As :func:`quantize_all`, for one file without an importance matrix.
     """
-    plan = make_plan(files, type_name, name=name)
-    for note in plan.notes:
+    wanted = {out: Wanted.of(type_name)}
+    return quantize_all(files, wanted, name=name, threads=threads, progress=progress)[out]
+
+
+def quantize_all(
+    files: Mapping[str, Path],
+    wanted: Mapping[Path, Wanted],
+    *,
+    name: str,
+    threads: int | None = None,
+    progress: Progress,
+) -> dict[Path, QuantizedModel]:
+    """Write the model in ``files`` as each of the GGUF files that are ``wanted``, in one pass.
+
+    ``files`` maps names in the repository to local paths, ``name`` becomes ``general.name``.
+    The bytes of a file depend on these and on what it shall be alone, not on its company. Each
+    file appears at the end, whole, or not at all. Raises ``UsageError`` for what cannot be
+    converted, ``IntegrityError`` (``MalformedError`` among them) for weights that are broken,
+    infinite or not a number, ``UnsafeContentError`` for a file that is not what its name says,
+    ``NoSpaceError``, ``HostError``, ``EngineError``.
+    """
+    if not wanted:
+        return {}
+    plans = {out: make_plan(files, file, name=name) for out, file in wanted.items()}
+    for note in dict.fromkeys(note for plan in plans.values() for note in plan.notes):
         progress.note(note)
-    with _replacing(out, plan.size) as target:
-        write_all(target, memoryview(plan.header), 0)
-        for tensor in plan.tensors:
-            write_all(target, memoryview(tensor.data), tensor.position)
-        with progress.task(f"quantize {type_name}", plan.source_size) as task:
-            _stream(plan, target, threads or len(os.sched_getaffinity(0)), task)
+    kernels = load_kernels().compiled
+    if not kernels.is_complete:
+        progress.note(f"quantization kernels are {kernels.summary}")
+    with ExitStack() as stack:
+        targets = [stack.enter_context(_replacing(out, plan.size)) for out, plan in plans.items()]
+        for target, plan in zip(targets, plans.values(), strict=True):
+            _write_ready(plan, target)
+        label = _label([file.kind.name for file in wanted.values()])
+        source_size = next(iter(plans.values())).source_size
+        with progress.task(label, source_size) as task:
+            _stream(list(plans.values()), targets, threads or len(os.sched_getaffinity(0)), task)
+    return {out: _report(plan) for out, plan in plans.items()}
+
+
+def _label(types: Sequence[str]) -> str:
+    """What a progress bar has room for."""
+    return f"quantize {', '.join(types)}" if len(types) < 5 else f"quantize {len(types)} types"
+
+
+def _write_ready(plan: Plan, target: int) -> None:
+    """Write what needs no source."""
+    write_all(target, memoryview(plan.header), 0)
+    for tensor in plan.tensors:
+        write_all(target, memoryview(tensor.data), tensor.position)
+
+
+def _report(plan: Plan) -> QuantizedModel:
     return QuantizedModel(
         size=plan.size,
         tensors=tuple(
@@ -85,17 +130,26 @@ def quantize(
     )
 
 
-def _stream(plan: Plan, target: int, threads: int, task: Task) -> None:
+def _stream(plans: Sequence[Plan], targets: Sequence[int], threads: int, task: Task) -> None:
     """Let ``threads`` workers take slab after slab until none is left, or one of them fails."""
     size = slab_size(threads)
-    largest = max(slab.elements for slab in cut_into_slabs(plan.tensors, size))
-    queue = _Queue(cut_into_slabs(plan.tensors, size), task)
+    tensors = [plan.tensors for plan in plans]
+    largest = max(slab.elements * slab.piece.step for slab in cut_into_slabs(tensors[:1], size))
+    queue = _Queue(cut_into_slabs(tensors, size), task)
+    kernels = load_kernels()
     with ExitStack() as stack:
+        stack.enter_context(holding_tables(kernels))
         shards = {
             path: stack.enter_context(open_regular(path.resolve()))
-            for path in {tensor.source.path for tensor in plan.tensors if tensor.source}
+            for path in {
+                source.path
+                for tensor in tensors[0]
+                for piece in tensor.pieces
+                for source in piece.tensors
+            }
         }
-        workers = [Worker(load_kernels(), shards, target, capacity=largest) for _ in range(threads)]
+        files = [Target(descriptor) for descriptor in targets]
+        workers = [Worker(kernels, shards, files, capacity=largest) for _ in range(threads)]
         pool = stack.enter_context(ThreadPoolExecutor(threads, "quantize"))
         stack.callback(queue.stop)
         for outcome in [pool.submit(queue.drain, worker) for worker in workers]:
