@@ -18,8 +18,9 @@ from packager.format import canonical
 from packager.format.canonical import Json
 from packager.format.digest import Digest
 from packager.format.fields import Fields
-from packager.format.golden import Golden
+from packager.format.golden import Golden, parse_golden
 from packager.format.held import HeldFile, parse_held
+from packager.format.quality import Quality
 from packager.format.relpath import check_distinct, check_relpath, is_bare_name
 from packager.format.tar import plan_tar
 from packager.format.target import Target
@@ -68,7 +69,8 @@ class Variant:
     """One quantization of the model: its files under ``directory``, in the payload or held.
 
     ``model`` is the file the engine opens and ``golden`` how it must answer; both are absent
-    where no engine in the bundle runs the format.
+    where no engine in the bundle runs the format. ``quality`` is what quantizing cost, where it
+    was measured.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Variant:
     directory: str
     model: str | None
     golden: Golden | None
+    quality: Quality | None = None
 
 
 @dataclass(frozen=True)
@@ -268,14 +271,15 @@ def _parse_file(fields: Fields) -> PayloadFile:
 
 
 def _parse_variant(fields: Fields) -> Variant:
-    fields.only("name", "format", "type", "directory", "model", "golden")
+    fields.only("name", "format", "type", "directory", "model", "golden", "quality")
     return Variant(
         name=_bare(fields, "name"),
         format=fields.line("format"),
         type=fields.line("type"),
         directory=check_relpath(fields.text("directory")),
         model=fields.optional_text("model"),
-        golden=Golden.parse(fields.mapping("golden")) if fields.has("golden") else None,
+        golden=parse_golden(fields.mapping("golden")) if fields.has("golden") else None,
+        quality=Quality.parse(fields.mapping("quality")) if fields.has("quality") else None,
     )
 
 
@@ -381,4 +385,5 @@ def _variant_json(variant: Variant) -> dict[str, Json]:
         "directory": variant.directory,
         "model": variant.model,
         "golden": variant.golden.encode() if variant.golden else None,
+        "quality": variant.quality.encode() if variant.quality else None,
     }
