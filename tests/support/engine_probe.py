@@ -34,6 +34,10 @@ def main() -> None:
 
 
 def start(model: str) -> xllamacpp.Server:
+    return xllamacpp.Server(exact_params(model))
+
+
+def exact_params(model: str) -> xllamacpp.CommonParams:
     params = xllamacpp.CommonParams()
     params.model.path = model
     params.n_ctx = 256
@@ -45,7 +49,7 @@ def start(model: str) -> xllamacpp.Server:
     params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     params.warmup = False
     params.verbosity = 0
-    return xllamacpp.Server(params)
+    return params
 
 
 def next_logprobs(server: xllamacpp.Server, prompt: list[int], vocabulary: int) -> list[float]:
