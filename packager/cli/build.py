@@ -23,6 +23,8 @@ from packager.format.lock import Lock
 from packager.format.recipe import Recipe
 from packager.format.sizes import format_size, parse_size
 from packager.isolated.inventory import read_base
+from packager.quantize.executors.choice import find_executor
+from packager.quantize.executors.threads import Threads
 
 
 @click.command(cls=Command)
@@ -59,6 +61,11 @@ from packager.isolated.inventory import read_base
     metavar="FILE",
     help="Build only what this repair ticket asks for; RECIPE is the directory of the bundle.",
 )
+@click.option(
+    "--executor",
+    metavar="dask:ADDRESS",
+    help="Quantize GGUF variants on the workers of this dask scheduler.",
+)
 @click.option("--dry-run", is_flag=True, help="Lock, say what would be built, and stop.")
 @click.pass_obj
 def build(
@@ -72,6 +79,7 @@ def build(
     parity: int | None,
     base: Path | None,
     for_ticket: Path | None,
+    executor: str | None,
     dry_run: bool,
 ) -> None:
     """Build the bundle that RECIPE describes into DIR/<name>-<version>/."""
@@ -83,6 +91,7 @@ def build(
     parsed = read_recipe(recipe)
     directory = check_output(parsed, output)
     signing = tuple(unlock(screen, path, passphrase_file) for path in keys)
+    quantizing = find_executor(executor) if executor else Threads()
     held = read_base(base).inventory if base else None
     _warn_of_sequence(screen, parsed, held)
     lock = _lock_for(screen, recipe, parsed, locked)
@@ -96,6 +105,7 @@ def build(
         parity=parity,
         now=_build_time(),
         base=held,
+        executor=quantizing,
     )
     if dry_run:
         _say_plan(screen, request, directory)

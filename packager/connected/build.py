@@ -13,11 +13,12 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
 from packager import __version__
+from packager.connected.adapter_sources import fetch_adapters
 from packager.connected.cache import Cache
 from packager.connected.delta import Delta, leave_out
 from packager.connected.documents import README_NAME, SETUP_NAME, readme_text
@@ -45,6 +46,8 @@ from packager.format.sums import SUMS_NAME, encode_sums
 from packager.format.timestamps import format_timestamp, parse_timestamp
 from packager.format.volumes import ParityVolume
 from packager.progress import Progress
+from packager.quantize.executors.job import Executor
+from packager.quantize.executors.threads import Threads
 from packager.store.atomic import (
     appearing_whole,
     write_file,
@@ -72,6 +75,7 @@ class BuildRequest:
     parity: int | None
     now: datetime
     base: Inventory | None = None
+    executor: Executor = field(default_factory=Threads)
 
 
 def check_output(recipe: Recipe, output: Path) -> Path:
@@ -117,6 +121,7 @@ def build(request: BuildRequest, cache: Cache, progress: Progress) -> Path:
     _check_expiry(request)
     _check_writable(request.output)
     sources = fetch(lock, cache, progress, recipe_folder=request.recipe_folder)
+    adapters = fetch_adapters(lock, cache, progress, recipe_folder=request.recipe_folder)
     provisions = provide(recipe, cache, progress)
     workshop = Workshop(
         recipe=recipe,
@@ -128,6 +133,8 @@ def build(request: BuildRequest, cache: Cache, progress: Progress) -> Path:
         libraries=provisions.libraries,
         cache=cache,
         progress=progress,
+        executor=request.executor,
+        adapters=adapters,
     )
     made = make_variants(workshop)
     parity = recipe.medium.parity if request.parity is None else request.parity
@@ -242,9 +249,14 @@ def _origin(lock: Lock) -> Origin:
 
 def _travelling(lock: Lock) -> Lock:
     """The lock as others may see it: of a local folder only its own name, not the way to it."""
-    if isinstance(lock.source, HubCommit):
-        return lock
-    return replace(lock, source=Folder(Path(lock.source.path).name or "folder"))
+    adapters = tuple(replace(a, source=_anonymous(a.source)) for a in lock.adapters)
+    return replace(lock, source=_anonymous(lock.source), adapters=adapters)
+
+
+def _anonymous(source: HubCommit | Folder) -> HubCommit | Folder:
+    if isinstance(source, HubCommit):
+        return source
+    return Folder(Path(source.path).name or "folder")
 
 
 def _write_small_files(

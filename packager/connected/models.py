@@ -141,6 +141,7 @@ def _quantize(workshop: Workshop, missing: Mapping[Digest, Wanted]) -> dict[Dige
             workshop.sources,
             {outs[key]: file for key, file in missing.items()},
             name=workshop.recipe.name,
+            executor=workshop.executor,
             progress=workshop.progress,
         )
         return {key: _publish(cache, key, out, made[out].fallbacks) for key, out in outs.items()}

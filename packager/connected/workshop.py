@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from packager.connected.cache import Cache
@@ -15,13 +15,17 @@ from packager.format.digest import Digest
 from packager.format.lock import Lock, LockedFile
 from packager.format.recipe import Recipe
 from packager.progress import Progress
+from packager.quantize.executors.job import Executor
+from packager.quantize.executors.threads import Threads
 from packager.store.atomic import TEMPORARY_PREFIX, naming_refusals
 
 
 @dataclass(frozen=True)
 class Workshop:
     """``sources`` are the fetched files by their names in the repository; ``text`` is the smoke
-    test's, if there is one; texts and matrices that the recipe names are in ``recipe_folder``."""
+    test's, if there is one; texts and matrices that the recipe names are in ``recipe_folder``.
+    ``executor`` quantizes. ``adapters`` are the fetched files of each adapter, by variant.
+    """
 
     recipe: Recipe
     recipe_folder: Path
@@ -32,6 +36,8 @@ class Workshop:
     libraries: Path
     cache: Cache
     progress: Progress
+    executor: Executor = field(default_factory=Threads)
+    adapters: Mapping[str, Mapping[str, Path]] = field(default_factory=dict)
 
     def named_file(self, path: str) -> LockedFile:
         """The file ``path`` that the recipe itself names, as the lock has it."""
