@@ -1,13 +1,16 @@
 """Weights that come in FP8 (E4M3 without infinities): what they hold times their scales.
 
-OCP 8-bit Floating Point 1.0, section 5. The product is taken in float32.
+OCP 8-bit Floating Point 1.0, section 5, and of scales that are powers of two Microscaling Formats
+1.0, section 5.4.1. The product is taken in float32.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from packager.format.safetensors_header import DTYPE_BITS
 from packager.quantize.floats import FLOAT_TYPES, Floats, widen
+from packager.quantize.prequantized import E8M0
 from packager.quantize.slabs import Slab
 from packager.quantize.source import SourceTensor
 
@@ -21,6 +24,7 @@ def _value(code: int) -> float:
 
 
 _VALUES = np.array([_value(code) for code in range(256)], np.float32)
+_POWERS = np.array([*np.ldexp(1.0, np.arange(255) - 127), np.nan], np.float32)
 
 
 def fp8_scales_range(slab: Slab, scales: SourceTensor, covered: tuple[int, int]) -> tuple[int, int]:
@@ -29,8 +33,7 @@ def fp8_scales_range(slab: Slab, scales: SourceTensor, covered: tuple[int, int])
     Each covers that many rows and columns.
     """
     rows = _scale_rows(slab, covered[0])
-    word = FLOAT_TYPES[scales.entry.dtype].word
-    size = -(-slab.columns // covered[1]) * np.dtype(word).itemsize
+    size = -(-slab.columns // covered[1]) * DTYPE_BITS[scales.entry.dtype] // 8
     return scales.entry.begin + int(rows[0]) * size, int(rows[-1] + 1 - rows[0]) * size
 
 
@@ -49,13 +52,17 @@ def widen_fp8(
     np.take(_VALUES, raw, out=wide, mode="clip")
     rows = _scale_rows(slab, covered[0])
     width = min(covered[1], slab.columns)
-    grid = widen(scales.view(FLOAT_TYPES[dtype].word), dtype).reshape(rows[-1] + 1 - rows[0], -1)
-    factors = grid[rows - rows[0]]
+    factors = _factors(scales, dtype).reshape(rows[-1] + 1 - rows[0], -1)[rows - rows[0]]
     by_row = wide.reshape(len(rows), slab.columns)
     whole = slab.columns // width
     blocks = by_row[:, : whole * width].reshape(len(rows), whole, width)
     blocks *= factors[:, :whole, np.newaxis]
     by_row[:, whole * width :] *= factors[:, whole:]
+
+
+def _factors(scales: np.ndarray, dtype: str) -> Floats:
+    """The scales in these bytes as float32."""
+    return _POWERS[scales] if dtype == E8M0 else widen(scales.view(FLOAT_TYPES[dtype].word), dtype)
 
 
 def _scale_rows(slab: Slab, height: int) -> np.ndarray:

@@ -3,8 +3,8 @@
 FP8 is floats with a scale: their product is what they stand for. Two ways of writing it are known,
 ``quant_method: fp8`` (DeepSeek, Qwen, Mistral: ``X.weight_scale_inv``, which is a factor whatever
 its name says) and compressed-tensors' ``float-quantized`` (``X.weight_scale``). A scale covers the
-whole tensor, a row, or a block. GPTQ and AWQ moved the weights so that their own kernels compute
-the same: quantized a second time they would only be worse.
+whole tensor, a row, or a block. GPTQ and AWQ have few bits, chosen for the errors that their own
+scales make: quantized a second time they would only be worse.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from packager.format.safetensors_header import TensorEntry
 
 WHAT = "config.json: quantization_config"
 FP8 = "F8_E4M3"
+E8M0 = "F8_E8M0"
 
 # Factors for the inputs of layers, and for the memory of attention: neither is in a GGUF file.
 _OF_ACTIVATIONS = (".input_scale", ".activation_scale", ".k_scale", ".v_scale", ".q_scale")
@@ -117,7 +118,9 @@ def _block_of_group(weights: Fields) -> tuple[int, int] | None:
     is_fp8 = weights.text("type") == "float" and weights.integer("num_bits") == 8
     if not is_fp8 or not weights.flag("symmetric", True) or strategy not in _STRATEGIES:
         raise quantized_already("compressed-tensors")
-    return _block(weights, "block_structure") if strategy == "block" else None
+    if strategy == "block" and not weights.has("block_structure"):
+        raise weights.refuse("block_structure", "missing")
+    return _block(weights, "block_structure")
 
 
 def _block(fields: Fields, key: str) -> tuple[int, int] | None:

@@ -11,7 +11,7 @@ from packager.format.safetensors_header import DTYPE_BITS
 from packager.quantize.architectures.architecture import Architecture
 from packager.quantize.architectures.weights import Part, Shape, Weight
 from packager.quantize.config import ModelConfig
-from packager.quantize.prequantized import FP8, Fp8Source, fp8_source, method_of
+from packager.quantize.prequantized import E8M0, FP8, Fp8Source, fp8_source
 from packager.quantize.rope import rope_tensors
 from packager.quantize.source import SourceTensor
 
@@ -122,8 +122,7 @@ def _in_usual_names(
 
 
 def _fp8_source(architecture: Architecture, config: ModelConfig) -> Fp8Source | None:
-    values = config.fields.values
-    return None if method_of(values) in architecture.quantized_sources else fp8_source(values)
+    return None if architecture.quantized_sources else fp8_source(config.fields.values)
 
 
 def _draft(weight: Weight, found: Mapping[str, SourceTensor], fp8: Fp8Source | None) -> Draft:
@@ -149,7 +148,7 @@ def _piece(part: Part, found: Mapping[str, SourceTensor], fp8: Fp8Source | None)
     if fp8 is None or tensor.entry.dtype != FP8:
         return piece
     name = fp8.scales_of(part.name, found)
-    scales = _find(name, None, SOURCE_DTYPES, found)
+    scales = _find(name, None, (*SOURCE_DTYPES, E8M0), found)
     return replace(piece, scales=scales, covered=fp8.covered(tensor.entry, scales.entry))
 
 

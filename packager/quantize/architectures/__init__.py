@@ -27,7 +27,7 @@ from packager.quantize.architectures.qwen3_moe import QWEN3_MOE
 from packager.quantize.architectures.smollm3 import SMOLLM3
 from packager.quantize.config import architecture_of, parse_config
 from packager.quantize.metadata import shape_entries
-from packager.quantize.prequantized import fp8_source, method_of
+from packager.quantize.prequantized import fp8_source, method_of, quantized_already
 
 _ALL = (
     LLAMA, MISTRAL, MINISTRAL, MISTRAL3, MIXTRAL, QWEN2, QWEN3, QWEN3_MOE, GEMMA2, GEMMA3, PHI3,
@@ -56,8 +56,11 @@ def find_architecture(config: Mapping[str, object]) -> Architecture:
             "as it is with `format: safetensors`",
         )
     architecture = ARCHITECTURES[name]
-    if method_of(config) not in architecture.quantized_sources:
+    method = method_of(config)
+    if not architecture.quantized_sources:
         fp8_source(config)
+    elif method is not None and method not in architecture.quantized_sources:
+        raise quantized_already(method)
     return architecture
 
 

@@ -38,7 +38,8 @@ class Architecture:
     a little otherwise.
 
     ``is_encoder``: it makes one vector of a text, and attends to what comes as to what came.
-    ``quantized_sources`` are the methods of quantization that ``layer`` can start from.
+    ``quantized_sources`` are the methods of quantization that ``layer`` can start from; without
+    any, FP8 is widened before it comes to that.
     ``keeps_window``: llama.cpp attends to a sliding window where the model does.
     ``layers_of_70b`` marks what llama.cpp takes for a "70B", which changes a mixture.
 
