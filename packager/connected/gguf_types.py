@@ -16,7 +16,7 @@ def check_gguf_variants(recipe: Recipe) -> None:
     """
     gives_matrix = recipe.calibration is not None and recipe.calibration.gives_matrix
     for variant in recipe.variants:
-        if variant.format != GGUF:
+        if variant.format != GGUF or variant.file is not None:
             continue
         kind, overrides = asked_for(variant)
         if always_needs_matrix(kind, overrides) and not gives_matrix:

@@ -6,40 +6,32 @@ interrupted build goes on where it was.
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from packager.connected.compressed import make_compressed, replaces
 from packager.connected.compressed_schemes import scheme_of
+from packager.connected.evidence import is_evidence
 from packager.connected.gguf_types import asked_for
+from packager.connected.goldens import golden_of
 from packager.connected.layout import Member
+from packager.connected.lora import MadeAdapter, make_adapters
 from packager.connected.matrix import find_matrix
 from packager.connected.measuring import measure_models
 from packager.connected.models import Model, make_models
-from packager.connected.workshop import Workshop, key_of, only_maker
-from packager.errors import MalformedError
-from packager.format import canonical
+from packager.connected.published_gguf import PublishedModel, is_gguf, published_models
+from packager.connected.workshop import Workshop, only_maker
 from packager.format.bundle import Variant, variant_directory
 from packager.format.digest import Digest
-from packager.format.fields import Fields
-from packager.format.golden import Golden, parse_golden
+from packager.format.golden import Golden
 from packager.format.lock import SHA256, LockedFile
 from packager.format.quality import Quality
-from packager.format.recipe import COMPRESSED_TENSORS, GGUF
+from packager.format.recipe import COMPRESSED_TENSORS, GGUF, LORA
 from packager.format.recipe import Variant as RecipeVariant
 from packager.quantize.plan import Fallback
 from packager.quantize.wanted import Wanted
-from packager.runtime.smoke import record_golden
-from packager.store.atomic import read_capped, write_file
 from packager.store.digests import file_digest
-
-_MAX_GOLDEN_SIZE = 16 << 20
-# What a person should find beside a GGUF file, whatever else stays behind: MODEL_LICENSE too.
-_EVIDENCE = re.compile(r"licen[cs]e|notice|copying|copyright|readme|policy|terms", re.IGNORECASE)
-_TEXT_SUFFIXES = ("", ".md", ".txt", ".rst", ".html", ".pdf")
 
 
 @dataclass(frozen=True)
@@ -67,16 +59,24 @@ def make_variants(workshop: Workshop) -> tuple[MadeVariant, ...]:
 
 
 def _make_ggufs(workshop: Workshop, asked: Sequence[RecipeVariant]) -> dict[str, MadeVariant]:
-    """The GGUF variants that are ``asked`` for, by name."""
-    with only_maker(workshop):
-        wanted = _wanted(workshop, asked)
+    """The GGUF variants that are ``asked`` for, and the adapters to them, by name."""
+    carried = [variant for variant in asked if variant.file is not None]
+    with only_maker(workshop), published_models(workshop, carried) as published:
+        wanted = _wanted(workshop, [variant for variant in asked if variant.file is None])
         models = make_models(workshop, wanted)
+        models |= {name: found.model for name, found in published.items()}
         qualities = measure_models(workshop, models)
-        goldens = {name: _golden(workshop, name, model) for name, model in models.items()}
-    return {
+        goldens = {name: golden_of(workshop, name, model) for name, model in models.items()}
+        adapters = make_adapters(workshop, models)
+    made = {
         name: _made_gguf(workshop, name, file, models[name], goldens[name], qualities.get(name))
         for name, file in wanted.items()
     }
+    made |= {
+        name: _carried_gguf(workshop, name, found, goldens[name], qualities.get(name))
+        for name, found in published.items()
+    }
+    return made | {name: _made_adapter(workshop, name, a) for name, a in adapters.items()}
 
 
 def _wanted(workshop: Workshop, asked: Sequence[RecipeVariant]) -> dict[str, Wanted]:
@@ -104,7 +104,7 @@ def _made_gguf(
     file_name = f"{recipe.name}-{name}.gguf"
     members = (
         Member(f"{directory}/{file_name}", model.path, model.path.stat().st_size, model.digest),
-        *_source_members(workshop, directory, _is_evidence),
+        *_source_members(workshop, directory, is_evidence),
     )
     return MadeVariant(
         Variant(name, GGUF, wanted.kind.name, directory, file_name, golden, quality),
@@ -112,6 +112,46 @@ def _made_gguf(
         fallbacks=model.fallbacks,
         matrix=wanted.matrix.digest if wanted.matrix else None,
     )
+
+
+def _carried_gguf(
+    workshop: Workshop,
+    name: str,
+    published: PublishedModel,
+    golden: Golden,
+    quality: Quality | None,
+) -> MadeVariant:
+    """The files as they are, under the names by which an engine finds the parts of a split."""
+    directory = variant_directory(workshop.recipe.name, name)
+    locked = {file.path: file for file in workshop.lock.files}
+    members = (
+        *(
+            _member(f"{directory}/{PurePosixPath(path).name}", workshop.sources[path], locked[path])
+            for path in published.paths
+        ),
+        *_source_members(workshop, directory, is_evidence),
+    )
+    file_name = published.model.path.name
+    variant = Variant(name, GGUF, published.type, directory, file_name, golden, quality)
+    return MadeVariant(variant, members)
+
+
+def _made_adapter(workshop: Workshop, name: str, adapter: MadeAdapter) -> MadeVariant:
+    directory = variant_directory(workshop.recipe.name, name)
+    file_name = f"{workshop.recipe.name}-{name}.gguf"
+    file, sources = adapter.file, workshop.adapters[name]
+    members = (
+        Member(f"{directory}/{file_name}", file.path, file.path.stat().st_size, file.digest),
+        *(
+            _member(f"{directory}/{locked.path}", sources[locked.path], locked)
+            for locked in workshop.lock.adapter(name).files
+            if is_evidence(locked.path)
+        ),
+    )
+    variant = Variant(
+        name, LORA, file.type, directory, file_name, adapter.golden, base=adapter.base
+    )
+    return MadeVariant(variant, members)
 
 
 def _make_compressed(workshop: Workshop, asked: Sequence[RecipeVariant]) -> dict[str, MadeVariant]:
@@ -143,45 +183,6 @@ def _carry_source(workshop: Workshop, wanted: RecipeVariant) -> MadeVariant:
     return MadeVariant(variant, tuple(members))
 
 
-def _golden(workshop: Workshop, name: str, model: Model) -> Golden:
-    recipe = workshop.recipe
-    key = key_of(
-        {
-            "what": "golden",
-            "model": model.key.hex,
-            "prompts": list(recipe.smoke.prompts),
-            "max_tokens": recipe.smoke.max_tokens,
-            "text": workshop.text,
-            "engine": workshop.engine,
-            "cpus": len(os.sched_getaffinity(0)),
-        }
-    )
-    cached = workshop.cache.derived(key, ".golden.json")
-    if cached.exists():
-        try:
-            return _read_golden(cached)
-        except MalformedError as error:
-            workshop.progress.note(f"{error.message}; recording it again")
-    workshop.progress.note(f"{name}: recording how it answers")
-    golden = record_golden(
-        model.path,
-        prompts=recipe.smoke.prompts,
-        max_tokens=recipe.smoke.max_tokens,
-        text=workshop.text,
-        libraries=workshop.libraries,
-        progress=workshop.progress,
-    )
-    write_file(cached, canonical.encode(golden.encode()))
-    return golden
-
-
-def _read_golden(path: Path) -> Golden:
-    document = canonical.decode(
-        read_capped(path, _MAX_GOLDEN_SIZE), what=str(path), max_size=_MAX_GOLDEN_SIZE
-    )
-    return parse_golden(Fields.of(document, str(path), MalformedError))
-
-
 def _source_members(
     workshop: Workshop, directory: str, wanted: Callable[[str], bool]
 ) -> Sequence[Member]:
@@ -189,13 +190,8 @@ def _source_members(
     return [
         _member(f"{directory}/{path}", source, locked[path])
         for path, source in sorted(workshop.sources.items())
-        if wanted(path)
+        if wanted(path) and not is_gguf(path)
     ]
-
-
-def _is_evidence(path: str) -> bool:
-    name = PurePosixPath(path)
-    return name.suffix.lower() in _TEXT_SUFFIXES and bool(_EVIDENCE.search(name.name))
 
 
 def _member(path: str, source: Path, locked: LockedFile) -> Member:

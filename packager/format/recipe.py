@@ -14,6 +14,7 @@ from packager.format.digest import Digest
 from packager.format.fields import Fields, recipe_fields
 from packager.format.globs import matches
 from packager.format.recipe_values import (
+    gguf_pattern,
     matching,
     name_of,
     optional_type_of,
@@ -71,15 +72,27 @@ class FolderSource:
 
 
 @dataclass(frozen=True)
+class Adapter:
+    """A LoRA adapter: where PEFT's files of it are, and the variant that it changes."""
+
+    source: HubSource | FolderSource
+    base: str
+
+
+@dataclass(frozen=True)
 class Variant:
     """One form the model travels in.
 
     ``type`` names a GGUF quantization (``Q4_K_M``) and ``scheme`` one of compressed-tensors
     (``W4A16``); each is ``None`` for the other formats.
 
+    ``file`` is set for a GGUF model that is published as such, instead of a type: the path of
+    its file in the source, of its first shard, or a pattern that only one such model has.
+
     ``overrides`` are pairs, in the order they are tried, of a pattern of tensor names in the GGUF
     file and the type of those tensors (``Q6_K``). ``output`` and ``token_embedding`` are the
-    types of these two, ``None`` where the recipe leaves them to ``type``.
+    types of these two, ``None`` where the recipe leaves them to ``type``. ``adapter`` is set for
+    the format ``lora``.
     """
 
     name: str
@@ -89,6 +102,8 @@ class Variant:
     overrides: tuple[tuple[str, str], ...] = ()
     output: str | None = None
     token_embedding: str | None = None
+    file: str | None = None
+    adapter: Adapter | None = None
 
 
 @dataclass(frozen=True)
@@ -244,6 +259,12 @@ def _parse_variants(fields: Fields) -> tuple[Variant, ...]:
     for index, variant in enumerate(variants):
         if variant.name in (earlier.name for earlier in variants[:index]):
             raise fields.refuse(f"variants[{index}].name", f"a second {variant.name!r}")
+    models = [variant.name for variant in variants if variant.format == GGUF]
+    for index, variant in enumerate(variants):
+        if variant.adapter is not None and variant.adapter.base not in models:
+            raise fields.refuse(
+                f"variants[{index}].base", f"{variant.adapter.base!r} is no variant of format gguf"
+            )
     return variants
 
 
@@ -255,24 +276,35 @@ def _parse_variant(fields: Fields) -> Variant:
     for key, owner in _OWNERS.items():
         if fields.has(key) and form != owner:
             raise fields.refuse(key, f"belongs to the format {owner}, not to {form}")
+    published = fields.has("file")
+    for key in _QUANTIZING:
+        if published and fields.has(key):
+            raise fields.refuse(key, "is of what is quantized here; file is published so already")
     return Variant(
         name=name_of(fields, "name"),
         format=form,
-        type=type_of(fields, "type") if form == GGUF else None,
+        type=type_of(fields, "type") if form == GGUF and not published else None,
         scheme=type_of(fields, "scheme") if form == COMPRESSED_TENSORS else None,
         overrides=tensor_types(fields.optional_mapping("overrides")),
         output=optional_type_of(fields, "output"),
         token_embedding=optional_type_of(fields, "token_embedding"),
+        file=gguf_pattern(fields, "file") if published else None,
+        adapter=_parse_adapter(fields) if form == LORA else None,
     )
 
 
-_OWNERS = {
-    "type": GGUF,
-    "scheme": COMPRESSED_TENSORS,
-    "overrides": GGUF,
-    "output": GGUF,
-    "token_embedding": GGUF,
-}
+def _parse_adapter(fields: Fields) -> Adapter:
+    source = fields.mapping("source")
+    source.only("hub", "path", "revision")
+    return Adapter(_parse_source(source), name_of(fields, "base"))
+
+
+_QUANTIZING = ("type", "overrides", "output", "token_embedding")
+_OWNERS = (
+    dict.fromkeys((*_QUANTIZING, "file"), GGUF)
+    | {"scheme": COMPRESSED_TENSORS}
+    | dict.fromkeys(("source", "base"), LORA)
+)
 
 
 def _parse_calibration(fields: Fields) -> Calibration:

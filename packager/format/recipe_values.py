@@ -47,10 +47,23 @@ def source_patterns(fields: Fields, key: str, default: tuple[str, ...]) -> tuple
     if len(patterns) > MAX_PATTERNS:
         raise fields.refuse(key, f"more than {MAX_PATTERNS} patterns")
     for index, pattern in enumerate(patterns):
-        printable(fields, f"{key}[{index}]", pattern)
-        if pattern.startswith("/") or "\\" in pattern or ".." in pattern.split("/"):
-            raise fields.refuse(f"{key}[{index}]", "is not a pattern relative to the source")
+        _within_source(fields, f"{key}[{index}]", pattern)
     return patterns
+
+
+def gguf_pattern(fields: Fields, key: str) -> str:
+    """The path of a GGUF file in the source, or a pattern of one."""
+    pattern = _within_source(fields, key, fields.text(key))
+    if not pattern.lower().endswith(".gguf"):
+        raise fields.refuse(key, f"{pattern[:80]!a} is no GGUF file, as model-Q4_K_M.gguf")
+    return pattern
+
+
+def _within_source(fields: Fields, key: str, pattern: str) -> str:
+    printable(fields, key, pattern)
+    if pattern.startswith("/") or "\\" in pattern or ".." in pattern.split("/"):
+        raise fields.refuse(key, "is not a pattern relative to the source")
+    return pattern
 
 
 def type_of(fields: Fields, key: str) -> str:

@@ -13,7 +13,7 @@ from typing import cast
 from packager.errors import EngineError
 from packager.format.digest import Digest
 from packager.format.golden import ALTERNATIVES, Alternatives
-from packager.runtime.model_file import ModelFile, read_model_file
+from packager.runtime.model_file import ModelFile, check_adapter_file, read_model_file
 from packager.runtime.process import Message, WorkerProcess
 from packager.runtime.sandbox import Egress
 
@@ -39,8 +39,8 @@ class EngineOptions:
     ``measuring`` gives up speed for answers that are the same each time. ``isolate`` asks for
     a network namespace. ``host``, ``port`` and ``private`` are where its HTTP routes listen and
     whether others may use them; ``name`` is what they call the model. ``pooling`` ("mean") asks
-    for vectors of a model that generates, too. ``libraries`` is a directory with the carried
-    ``libgomp.so.1``.
+    for vectors of a model that generates, too. ``adapter`` is a LoRA adapter to apply.
+    ``libraries`` is a directory with the carried ``libgomp.so.1``.
     """
 
     context: int | None = None
@@ -53,6 +53,7 @@ class EngineOptions:
     slots: int = 1
     name: str | None = None
     pooling: str | None = None
+    adapter: Path | None = None
     libraries: Path | None = None
 
 
@@ -105,9 +106,15 @@ class Engine(AbstractContextManager["Engine"]):
     worker = "packager.runtime.worker"
 
     def __init__(self, model: Path, options: EngineOptions | None = None) -> None:
-        """Open ``model``. Raises ``EngineError``, and what :func:`read_model_file` raises."""
+        """Open ``model``.
+
+        Raises ``EngineError``, and what :func:`read_model_file` and :func:`check_adapter_file`
+        raise.
+        """
         self._options = options or EngineOptions()
         self.file = read_model_file(model)
+        if self._options.adapter is not None:
+            check_adapter_file(self._options.adapter, self.file)
         self.threads = self._options.threads or default_threads(self.file)
         self.context = min(self._options.context or default_context(self.file), self.file.context)
         self._process = WorkerProcess(self.worker, libraries=self._options.libraries)
@@ -214,6 +221,7 @@ class Engine(AbstractContextManager["Engine"]):
             self._process.receive(0)
 
     def _open(self) -> Message:
+        adapter = self._options.adapter
         opening = {
             "model": str(self.file.path),
             "name": self._options.name or self.file.path.stem,
@@ -226,6 +234,7 @@ class Engine(AbstractContextManager["Engine"]):
             "slots": self._options.slots,
             "embedding": self.makes_vectors,
             "pooling": self._options.pooling,
+            "adapter": None if adapter is None else str(adapter.absolute()),
         }
         start = {"opening": opening, "isolate": self._options.isolate, "parent": os.getpid()}
         self._process.send(start)

@@ -54,7 +54,8 @@ class Opening:
     ``measuring`` gives up speed for answers that are the same each time. ``host`` and ``port``
     are where the HTTP routes listen; port 0 is any free one. ``private`` keeps other users of
     the host off them; ``name`` is what they call the model. ``embedding`` opens it for vectors
-    alone, made as the file says, or as ``pooling`` does: "mean", or ``None``.
+    alone, made as the file says, or as ``pooling`` does: "mean", or ``None``. ``adapter`` is the
+    file of a LoRA adapter that is applied to it.
     """
 
     model: str
@@ -68,6 +69,7 @@ class Opening:
     slots: int
     embedding: bool = False
     pooling: str | None = None
+    adapter: str | None = None
 
 
 class Llama:
@@ -221,6 +223,8 @@ def _parameters(xllamacpp: Any, opening: Opening, key: str) -> Any:
     params = xllamacpp.CommonParams()
     params.model.path = opening.model
     params.model_alias = {opening.name}
+    if opening.adapter is not None:
+        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(opening.adapter, 1.0)]
     params.offline = True
     params.n_ctx = opening.context
     params.n_parallel = opening.slots

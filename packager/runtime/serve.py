@@ -59,13 +59,14 @@ def serve(
     port: int = DEFAULT_PORT,
     name: str | None = None,
     context: int | None = None,
+    adapter: Path | None = None,
     libraries: Path | None = None,
 ) -> Iterator[Service]:
     """Serve ``model`` as ``name`` on ``host`` and ``port`` (0: any free one); ready when entered.
 
     SIGINT and SIGTERM leave the block, without an error; so enter it in the main thread.
-    ``context`` is as :class:`EngineOptions` has it. Raises ``HostError`` if the address cannot
-    be used, ``EngineError``, and what opening an :class:`Engine` raises.
+    ``context`` and ``adapter`` are as :class:`EngineOptions` has them. Raises ``HostError`` if
+    the address cannot be used, ``EngineError``, and what opening an :class:`Engine` raises.
     """
     _check_address(host, port)
     options = EngineOptions(
@@ -76,6 +77,7 @@ def serve(
         port=port,
         slots=_SLOTS,
         name=name,
+        adapter=adapter,
         libraries=libraries,
     )
     with suppress(_StopRequested), Engine(model, options) as engine, _stopping_on_signals():

@@ -53,16 +53,21 @@ def record_golden(
     prompts: Sequence[str],
     max_tokens: int,
     text: str | None = None,
+    adapter: Path | None = None,
     libraries: Path | None = None,
     progress: Progress,
 ) -> Golden:
     """Record how ``model`` answers ``prompts`` and reads ``text`` (a built-in one if ``None``).
 
-    A model that makes vectors makes one of each. ``libraries`` is a directory with the carried
-    ``libgomp.so.1``. Raises ``EngineError``, and ``UsageError`` for a text too short to measure.
+    A model that makes vectors makes one of each. ``adapter`` is one to apply to it. ``libraries``
+    is a directory with the carried ``libgomp.so.1``. Raises ``EngineError``, and ``UsageError``
+    for a text too short to measure.
     """
     options = EngineOptions(
-        context=_context(prompts, max_tokens), measuring=True, libraries=libraries
+        context=_context(prompts, max_tokens),
+        measuring=True,
+        adapter=adapter,
+        libraries=libraries,
     )
     passage = (PASSAGE if text is None else text)[:_MAX_PASSAGE_CHARACTERS]
     with Engine(model, options) as engine:
@@ -91,16 +96,20 @@ def smoke_test(
     golden: Golden,
     *,
     variant: str,
+    adapter: Path | None = None,
     libraries: Path | None = None,
     progress: Progress,
 ) -> SmokeResult:
     """Let ``model`` answer again, and compare; ``ok`` says whether it is the same model.
 
-    What is not the same is told to ``progress``. Raises ``SmokeTestError`` if the engine cannot
-    open the model, stops, or is silent.
+    ``adapter`` is one to apply to it. What is not the same is told to ``progress``. Raises
+    ``SmokeTestError`` if the engine cannot open the model, stops, or is silent.
     """
     options = EngineOptions(
-        context=golden.circumstances.context, measuring=True, libraries=libraries
+        context=golden.circumstances.context,
+        measuring=True,
+        adapter=adapter,
+        libraries=libraries,
     )
     with _failing_the_test(variant), Engine(model, options) as engine:
         if isinstance(golden, GoldenVectors):

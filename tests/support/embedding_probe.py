@@ -1,7 +1,7 @@
 """Run in a process of its own: ask llama.cpp for the vectors of texts.
 
-Standard input is JSON {"model", "texts"}; standard output gets JSON {"tokens", "vectors"}, each
-with one list for each text.
+Standard input is JSON {"model", "texts"}, and "adapter" if there is one; standard output gets
+JSON {"tokens", "vectors"}, each with one list for each text.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def main() -> None:
     request = json.load(sys.stdin)
     answers = os.dup(1)
     os.dup2(2, 1)  # the engine writes its log to standard output
-    params = exact_params(request["model"])
+    params = exact_params(request["model"], request.get("adapter"))
     params.embedding = True
     server = xllamacpp.Server(params)
     tokens, vectors = [], []
