@@ -35,6 +35,8 @@ from packager.format.lock import Lock
 from packager.format.recipe import Recipe
 from packager.format.sizes import format_size, parse_size
 from packager.isolated.inventory import read_base
+from packager.quantize.executors.choice import find_executor
+from packager.quantize.executors.threads import Threads
 from packager.store.atomic import read_capped
 from packager.store.filesystem import nearest_existing, read_filesystem
 
@@ -83,6 +85,11 @@ from packager.store.filesystem import nearest_existing, read_filesystem
     metavar="FILE",
     help="Build only what this repair ticket asks for; RECIPE is the directory of the bundle.",
 )
+@click.option(
+    "--executor",
+    metavar="dask:ADDRESS",
+    help="Quantize GGUF variants on the workers of this dask scheduler.",
+)
 @click.option("--dry-run", is_flag=True, help="Lock, say what would be built, and stop.")
 @click.pass_obj
 def build(
@@ -97,6 +104,7 @@ def build(
     base: Path | None,
     with_setup: bool,
     for_ticket: Path | None,
+    executor: str | None,
     dry_run: bool,
 ) -> None:
     """Build the bundle that RECIPE describes into DIR/<name>-<version>/."""
@@ -110,6 +118,7 @@ def build(
     check_output(parsed, output)
     check_place(output, wanted_size)
     signing = tuple(unlock(screen, path, passphrase_file) for path in keys)
+    quantizing = find_executor(executor) if executor else Threads()
     held = read_base(base).inventory if base else None
     _warn_of_sequence(screen, parsed, held)
     lock = _lock_for(screen, recipe, parsed, locked)
@@ -124,6 +133,7 @@ def build(
         now=_build_time(),
         base=held,
         with_setup=with_setup,
+        executor=quantizing,
     )
     cache = Cache.of_environment()
     if dry_run:

@@ -139,6 +139,7 @@ def smoke_document(result: SmokeResult) -> dict[str, object]:
         "perplexity": _finite(result.perplexity),
         "perplexity_expected": _finite(result.perplexity_expected),
         "tokens_per_second": result.tokens_per_second,
+        "cosine": result.cosine,
         "egress": {
             "namespace": result.egress.namespace,
             "attempts": list(result.egress.attempts),
@@ -153,10 +154,15 @@ def smoke_line(result: SmokeResult) -> str:
     tokens = "same tokens" if result.tokens_match else others
     place = "no network in reach" if result.egress.namespace else "network NOT cut off here"
     return (
-        f"smoke test {verdict}: {result.variant}, {tokens}, "
-        f"perplexity {result.perplexity:.3f} (at the build {result.perplexity_expected:.3f}), "
+        f"smoke test {verdict}: {result.variant}, {tokens}, {_likeness(result)}, "
         f"{result.tokens_per_second:.1f} tokens/s, {place}"
     )
+
+
+def _likeness(result: SmokeResult) -> str:
+    if result.cosine is not None:
+        return f"cosine {result.cosine:.6f} with the build's vectors"
+    return f"perplexity {result.perplexity:.3f} (at the build {result.perplexity_expected:.3f})"
 
 
 def _generation_document(generation: Generation) -> dict[str, object]:
@@ -172,9 +178,9 @@ def _generation_document(generation: Generation) -> dict[str, object]:
     }
 
 
-def _finite(value: float) -> float | None:
+def _finite(value: float | None) -> float | None:
     """``value``, or ``None`` where it is NaN or infinite, which JSON cannot say."""
-    return value if math.isfinite(value) else None
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _generation_table(found: Sequence[Generation]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,9 +16,11 @@ from packager.cli.screen import Screen
 from packager.errors import UsageError
 from packager.isolated.lifecycle import InstalledVariant, find_variant
 from packager.runtime.chat import DEFAULT_MAX_TOKENS, Conversation, generate
-from packager.runtime.engine import LOOPBACK, Engine
+from packager.runtime.engine import LOOPBACK, Engine, EngineOptions
+from packager.runtime.model_file import read_model_file
 from packager.runtime.serve import DEFAULT_PORT
 from packager.runtime.serve import serve as serve_model
+from packager.runtime.vectors import embed
 
 _MAX_PROMPT_SIZE = 1 << 20
 _ONLY_THIS_HOST = (LOOPBACK, "::1", "localhost")
@@ -42,25 +45,20 @@ def run(
 
     It is asked PROMPT, or what comes on standard input; on a terminal, a conversation begins.
     The model runs with no network in reach. One question is answered greedily, so each time the
-    same; a conversation is as lively as the model asks for.
+    same; a conversation is as lively as the model asks for. A model for search answers with the
+    vector of PROMPT, as JSON.
     """
     installed = find_variant(home(), name, variant)
+    if read_model_file(installed.model).makes_vectors:
+        _show_vector(screen, installed, prompt)
+        return
     if prompt is None and screen.may_ask and not screen.as_json:
         _converse(screen, installed, max_tokens)
         return
-    question = prompt if prompt is not None else _read_prompt()
-    if not question:
-        raise UsageError("nothing to ask", hint=f'airpack run {name} "your question"')
-    pieces = generate(installed.model, question, max_tokens=max_tokens)
+    question = _question(installed, prompt)
+    pieces = generate(installed.model, question, max_tokens=max_tokens, options=_options(installed))
     if screen.as_json:
-        document: dict[str, object] = {
-            "ok": True,
-            "name": name,
-            "variant": installed.variant.name,
-            "prompt": question,
-            "answer": "".join(pieces),
-        }
-        screen.result(document, "")
+        screen.result(_answer_document(installed, question) | {"answer": "".join(pieces)}, "")
         return
     _say(screen, pieces)
 
@@ -83,7 +81,9 @@ def serve(screen: Screen, name: str, host: str, port: int, variant: str | None) 
     if host not in _ONLY_THIS_HOST:
         screen.warn(f"whoever reaches {host} may ask this model; nothing asks them who they are")
     screen.note(f"loading {name} {installed.variant.name}")
-    with serve_model(installed.model, host=host, port=port, name=name) as service:
+    with serve_model(
+        installed.model, host=host, port=port, name=name, adapter=installed.adapter
+    ) as service:
         screen.result(
             {"ok": True, "name": name, "variant": installed.variant.name, "url": service.url},
             f"serving {name} {installed.variant.name} at {service.url}; Ctrl-C stops it\n"
@@ -91,6 +91,34 @@ def serve(screen: Screen, name: str, host: str, port: int, variant: str | None) 
         )
         service.wait()
     screen.note("stopped")
+
+
+def _options(installed: InstalledVariant) -> EngineOptions:
+    return EngineOptions(adapter=installed.adapter)
+
+
+def _question(installed: InstalledVariant, prompt: str | None) -> str:
+    question = prompt if prompt is not None else _read_prompt()
+    if not question:
+        name = installed.generation.name
+        raise UsageError("nothing to ask", hint=f'airpack run {name} "your question"')
+    return question
+
+
+def _answer_document(installed: InstalledVariant, question: str) -> dict[str, object]:
+    return {
+        "ok": True,
+        "name": installed.generation.name,
+        "variant": installed.variant.name,
+        "prompt": question,
+    }
+
+
+def _show_vector(screen: Screen, installed: InstalledVariant, prompt: str | None) -> None:
+    question = _question(installed, prompt)
+    vector = list(embed(installed.model, question, options=_options(installed)))
+    document = _answer_document(installed, question) | {"vector": vector}
+    screen.result(document, json.dumps(vector))
 
 
 def _read_prompt() -> str:
@@ -114,7 +142,7 @@ def _converse(screen: Screen, installed: InstalledVariant, max_tokens: int) -> N
         f"{installed.generation.name} {installed.variant.name}: ask; Ctrl-C stops an answer, "
         "Ctrl-D ends"
     )
-    with Engine(installed.model) as engine:
+    with Engine(installed.model, _options(installed)) as engine:
         conversation = Conversation(engine, max_tokens=max_tokens)
         while (question := _ask()) is not None:
             if question.strip():

@@ -13,17 +13,19 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
 from packager import __version__
+from packager.connected.adapter_sources import fetch_adapters
 from packager.connected.cache import Cache
 from packager.connected.delta import Delta, SetupDelta, leave_out, leave_out_setup
 from packager.connected.documents import README_NAME, SETUP_NAME, readme_text
 from packager.connected.expected import LARGEST_WEIGHT, expect, expected_footprint
 from packager.connected.fetch import fetch
 from packager.connected.footprint import Footprint, check_place, check_room
+from packager.connected.gguf_types import check_gguf_variants
 from packager.connected.keys import SigningKey
 from packager.connected.layout import Member, PayloadPlan, plan_payload
 from packager.connected.local import read_text
@@ -33,8 +35,9 @@ from packager.connected.provisions import check_targets, provide
 from packager.connected.sign import sign_bundle
 from packager.connected.spares import write_spares
 from packager.connected.unfinished import going_on
-from packager.connected.variants import MadeVariant, Workshop, make_variant
+from packager.connected.variants import MadeVariant, make_variants
 from packager.connected.wheels import engine_title
+from packager.connected.workshop import Workshop
 from packager.errors import DigestMismatchError, PolicyError, UsageError
 from packager.format.bundle import INDEX_NAME, Bundle, Origin, encode_bundle
 from packager.format.digest import Digest
@@ -47,6 +50,8 @@ from packager.format.sums import SUMS_NAME, encode_sums, spare_name
 from packager.format.timestamps import format_timestamp, parse_timestamp
 from packager.format.volumes import ParityVolume, Payload
 from packager.progress import Progress
+from packager.quantize.executors.job import Executor
+from packager.quantize.executors.threads import Threads
 from packager.store.atomic import write_file
 from packager.store.digests import file_digest
 from packager.trust.keys import ML_DSA_87, P256
@@ -76,6 +81,7 @@ class BuildRequest:
     now: datetime
     base: Inventory | None = None
     with_setup: bool = False
+    executor: Executor = field(default_factory=Threads)
 
     @property
     def parity_volumes(self) -> int:
@@ -116,6 +122,7 @@ def check_request(request: BuildRequest) -> Path:
     """
     directory = check_output(request.recipe, request.output)
     check_targets(request.recipe.targets)
+    check_gguf_variants(request.recipe)
     _check_expiry(request)
     check_place(request.output, request.volume_size)
     _check_expected(request, directory, {}, {})
@@ -142,11 +149,13 @@ def build(request: BuildRequest, cache: Cache, progress: Progress) -> Path:
     recipe, lock = request.recipe, request.lock
     directory = check_request(request)
     sources = fetch(lock, cache, progress, recipe_folder=request.recipe_folder)
+    adapters = fetch_adapters(lock, cache, progress, recipe_folder=request.recipe_folder)
     provisions = provide(recipe, cache, progress)
     members = provisions.members()
     _check_expected(request, directory, sources, {m.path: m.size for m in members})
     workshop = Workshop(
         recipe=recipe,
+        recipe_folder=request.recipe_folder,
         lock=lock,
         sources=sources,
         text=_smoke_text(request),
@@ -154,8 +163,10 @@ def build(request: BuildRequest, cache: Cache, progress: Progress) -> Path:
         libraries=provisions.libraries,
         cache=cache,
         progress=progress,
+        executor=request.executor,
+        adapters=adapters,
     )
-    made = [make_variant(workshop, variant) for variant in recipe.variants]
+    made = make_variants(workshop)
     delta = leave_out([m for variant in made for m in variant.members], request.base)
     setup = leave_out_setup(members, request.setup_base)
     _say_delta(request, delta, setup, progress)
@@ -276,9 +287,14 @@ def _origin(lock: Lock) -> Origin:
 
 def _travelling(lock: Lock) -> Lock:
     """The lock as others may see it: of a local folder only its own name, not the way to it."""
-    if isinstance(lock.source, HubCommit):
-        return lock
-    return replace(lock, source=Folder(Path(lock.source.path).name or "folder"))
+    adapters = tuple(replace(a, source=_anonymous(a.source)) for a in lock.adapters)
+    return replace(lock, source=_anonymous(lock.source), adapters=adapters)
+
+
+def _anonymous(source: HubCommit | Folder) -> HubCommit | Folder:
+    if isinstance(source, HubCommit):
+        return source
+    return Folder(Path(source.path).name or "folder")
 
 
 def _write_small_files(

@@ -1,8 +1,8 @@
-"""The allow-list: safetensors, JSON, text and tokenizer files, and nothing that can run.
+"""The allow-list: safetensors, GGUF, JSON, text and tokenizer files, and nothing that can run.
 
 A file is what its bytes are, whatever it is called; its name only says what it must be. This
 runs on every file of a source before anything else opens it. What it cannot see is whether the
-numbers in a safetensors file are good ones: that is for the smoke test.
+numbers in a file of weights are good ones: that is for the smoke test.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from pathlib import Path
 
 from packager.errors import AirpackError, MalformedError, UnsafeContentError
 from packager.format.foreign_json import parse_json
+from packager.format.gguf_header import MAGIC as GGUF_MAGIC
+from packager.format.gguf_header import parse_header as parse_gguf
 from packager.format.relpath import check_distinct, check_relpath
 from packager.format.safetensors_header import PREFIX_SIZE, header_end, parse_header
 from packager.store.atomic import open_regular, read_capped
@@ -36,7 +38,7 @@ _SIGNATURES = (
     (b"\x28\xb5\x2f\xfd", "a zstandard file"),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
     (b"\x93NUMPY", "a NumPy array"),
-    (b"GGUF", "a GGUF file, not a source that airpack quantizes"),
+    (b"GGUF", "a GGUF file"),
     (b"\x7fELF", "a program (ELF)"),
     (b"MZ", "a program (PE)"),
     (b"\xca\xfe\xba\xbe", "a program (Mach-O or Java)"),
@@ -47,7 +49,7 @@ _SIGNATURES = (
 _PICKLE = re.compile(rb"\x80[\x02-\x05]|c?__builtin__\n|\(?c(builtins|os|posix|nt|subprocess)\n")
 
 _PICKLE_NAMES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz")
-_OTHER_WEIGHT_NAMES = (".h5", ".hdf5", ".keras", ".msgpack", ".gguf", ".onnx", ".tflite", ".pb")
+_OTHER_WEIGHT_NAMES = (".h5", ".hdf5", ".keras", ".msgpack", ".onnx", ".tflite", ".pb")
 _CODE_NAMES = (
     ".py", ".pyc", ".pyd", ".ipynb", ".sh", ".bash", ".bat", ".ps1", ".js", ".mjs", ".so", ".dll",
     ".dylib", ".exe", ".jar", ".whl", ".cu", ".c", ".cc", ".cpp", ".rs", ".go", ".rb", ".pl",
@@ -111,6 +113,8 @@ def _kind(path: str) -> str:
     name = path.rpartition("/")[2].lower()
     if name.endswith(".safetensors"):
         return "safetensors"
+    if name.endswith(".gguf"):
+        return "gguf"
     if name.endswith(".json"):
         return "json"
     if _SENTENCEPIECE.match(name):
@@ -128,7 +132,7 @@ def _kind(path: str) -> str:
             raise _refuse(path, fact)
     if name in _BARE_NAMES or name.endswith(_TEXT_NAMES) or _LEGAL.match(name):
         return "text"
-    raise _refuse(path, "is neither safetensors, JSON, text nor a tokenizer")
+    raise _refuse(path, "is neither safetensors, GGUF, JSON, text nor a tokenizer")
 
 
 def _refuse(path: str, fact: str) -> UnsafeContentError:
@@ -158,6 +162,17 @@ def _check_safetensors(path: str, file: Path) -> None:
         # Only now: the size in front of a good header of 640 bytes begins as a pickle does.
         _check_head(path, file)
         raise
+    _refuse_zip_tail(path, file)
+
+
+def _check_gguf(path: str, file: Path) -> None:
+    with open_regular(file) as descriptor, open(descriptor, "rb", closefd=False) as stream:
+        if os.pread(descriptor, len(GGUF_MAGIC), 0) != GGUF_MAGIC:
+            _check_head(path, file)
+        header = parse_gguf(stream, file_size=os.fstat(descriptor).st_size, what=path)
+    for key, value in header.metadata.items():
+        if "template" in key:
+            _check_template(path, value)
     _refuse_zip_tail(path, file)
 
 
@@ -287,6 +302,7 @@ def _varint(data: memoryview, position: int) -> tuple[int, int]:
 
 _CHECKS = {
     "safetensors": _check_safetensors,
+    "gguf": _check_gguf,
     "json": _check_json,
     "text": _check_text,
     "sentencepiece": _check_sentencepiece,

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 
-from packager.format.bundle import Bundle
+from packager.format.bundle import Bundle, Variant
 from packager.format.sizes import format_size
 from packager.format.sums import SUMS_NAME, signature_name
 from packager.trust.keys import P256, PublicKey
@@ -34,7 +34,7 @@ def readme_text(bundle: Bundle, keys: Sequence[PublicKey]) -> bytes:
         licence=_ascii(bundle.origin.licence or "not stated by its source"),
         created=bundle.created,
         sequence=bundle.sequence,
-        variants=", ".join(f"{v.name} ({v.type})" for v in bundle.variants),
+        variants=", ".join(map(_variant_words, bundle.variants)),
         size=format_size(bundle.payload.size),
         volumes=len(bundle.volumes),
         delta=_delta(bundle),
@@ -96,9 +96,14 @@ def _setup(bundle: Bundle) -> str:
     return _SETUP_ELSEWHERE.format(earlier=bundle.set_up_with.bundle)
 
 
+def _variant_words(variant: Variant) -> str:
+    beneath = f", an adapter to {variant.base.variant}" if variant.base else ""
+    return f"{variant.name} ({variant.type}{beneath})"
+
+
 def _prompt(bundle: Bundle) -> str:
     goldens = (variant.golden for variant in bundle.variants if variant.golden)
-    prompts = (answer.prompt for golden in goldens for answer in golden.answers)
+    prompts = (prompt for golden in goldens for prompt in golden.prompts)
     return shlex.quote(_ascii(next(prompts, "Hello")))
 
 

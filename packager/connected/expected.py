@@ -9,28 +9,33 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
 from packager.connected.cache import Cache
+from packager.connected.compressed_schemes import scheme_of
 from packager.connected.delta import leave_out_setup
+from packager.connected.evidence import is_evidence
 from packager.connected.footprint import Footprint
+from packager.connected.gguf_types import asked_for
 from packager.connected.layout import cut_payload
 from packager.connected.local import source_path
+from packager.connected.models import Model, model_made_before
 from packager.connected.provisions import provisions_at_hand
-from packager.connected.variants import Model, is_evidence, model_made_before
+from packager.connected.published_gguf import find_files, is_gguf
 from packager.connected.wheels import engine_title
 from packager.format.bundle import variant_directory
 from packager.format.digest import Digest
 from packager.format.held import SETUP_DIRECTORY, Setup
 from packager.format.inventory import Inventory
 from packager.format.lock import SHA256, Folder, Lock, LockedFile
-from packager.format.recipe import GGUF, SAFETENSORS, Recipe, Variant
+from packager.format.recipe import COMPRESSED_TENSORS, GGUF, LORA, Recipe, Variant
 from packager.format.tar import plan_tar
 from packager.progress import Progress
 from packager.quantize.plan import make_plan
 from packager.quantize.types import file_type
+from packager.quantize.wanted import Wanted
 
 # airpack, the engine and what they need, for four Pythons on x86-64, as they were at this version.
 SETUP_SIZE = 60 << 20
@@ -119,10 +124,16 @@ def sources_at_hand(lock: Lock, cache: Cache, recipe_folder: Path) -> Mapping[st
 
 
 def models_at_hand(recipe: Recipe, lock: Lock, cache: Cache) -> Mapping[str, Model]:
-    """The models that were quantized before, by their type, as far as the cache has them."""
-    types = {v.type for v in recipe.variants if v.format == GGUF and v.type is not None}
+    """The models that were quantized before, by their variant, as far as the cache has them.
+
+    Not those weighed by a matrix, whose name in the cache depends on what it holds.
+    """
     engine = engine_title()
-    found = {name: model_made_before(cache, recipe, lock, engine, name) for name in types}
+    found = {
+        variant.name: model_made_before(cache, recipe, lock, engine, wanted)
+        for variant in recipe.variants
+        if variant.type is not None and not (wanted := _wanted(recipe, variant)).is_promised
+    }
     return {name: model for name, model in found.items() if model is not None}
 
 
@@ -137,49 +148,68 @@ def expect(
 ) -> Expected:
     """What the variants of ``recipe`` will have, less what ``base`` is seen to hold.
 
-    Of GGUF files those have a digest that are in ``models``, by their type. Without ``sources`` the
-    sizes of others are guessed, for a source that has ``weight_size`` bytes for a weight. Raises
-    what quantizing would: ``UsageError`` for what cannot be converted, ``IntegrityError`` and
-    ``UnsafeContentError`` for a source that is broken.
+    Of GGUF files those have a digest that are in ``models``, by their variant. Without ``sources``
+    the sizes of others are guessed, for a source that has ``weight_size`` bytes for a weight.
+    Raises what quantizing would: ``UsageError`` for what cannot be converted, ``IntegrityError``
+    and ``UnsafeContentError`` for a source that is broken.
     """
     carried: list[ExpectedFile] = []
     held: list[ExpectedFile] = []
     for variant in recipe.variants:
         directory = variant_directory(recipe.name, variant.name)
-        files = [*_source_files(lock, variant, directory)]
-        if variant.format == GGUF and variant.type is not None:
-            size, digest = _gguf(recipe, lock, sources, models, variant.type, weight_size)
-            path = f"{directory}/{recipe.name}-{variant.name}.gguf"
-            is_exact = bool(digest or sources)
-            files.insert(0, ExpectedFile(path, size, digest, is_exact))
-        for file in files:
+        made = _made_files(recipe, lock, sources, models, variant, weight_size)
+        for file in (*made, *_source_files(lock, variant)):
             there = base and file.digest and base.find(file.digest, file.size)
-            (held if there else carried).append(file)
+            (held if there else carried).append(replace(file, path=f"{directory}/{file.path}"))
     return Expected(tuple(carried), tuple(held))
 
 
-def _gguf(
+def _wanted(recipe: Recipe, variant: Variant) -> Wanted:
+    """What file the GGUF ``variant`` will be; of its matrix only that there will be one."""
+    wanted = Wanted(*asked_for(variant))
+    gives_matrix = recipe.calibration is not None and recipe.calibration.gives_matrix
+    return replace(wanted, is_promised=gives_matrix and wanted.quantizes)
+
+
+def _made_files(
     recipe: Recipe,
     lock: Lock,
     sources: Mapping[str, Path],
     models: Mapping[str, Model],
-    type_name: str,
+    variant: Variant,
     weight_size: int,
-) -> tuple[int, Digest | None]:
-    """The size of the GGUF file of that type, and its digest if it is made."""
-    if type_name in models:
-        model = models[type_name]
-        return model.path.stat().st_size, model.digest
-    if sources:
-        return make_plan(sources, type_name, name=recipe.name).size, None
-    return _guessed_size(lock, type_name, weight_size), None
+) -> Iterator[ExpectedFile]:
+    """What is made for ``variant``, or of several published files is the one it names."""
+    path = f"{recipe.name}-{variant.name}.gguf"
+    if variant.name in models:
+        model = models[variant.name]
+        yield ExpectedFile(path, model.path.stat().st_size, model.digest, is_exact=True)
+    elif variant.file is not None:
+        locked = {file.path: file for file in lock.files}
+        for found in find_files(variant, locked, "the source"):
+            file = locked[found]
+            yield ExpectedFile(PurePosixPath(found).name, file.size, _digest(file), is_exact=True)
+    elif variant.type is not None and sources:
+        size = make_plan(sources, _wanted(recipe, variant), name=recipe.name).size
+        yield ExpectedFile(path, size, None, is_exact=True)
+    elif variant.type is not None:
+        size = _guessed_size(lock, variant.type, weight_size)
+        yield ExpectedFile(path, size, None, is_exact=False)
+    elif variant.format == LORA:
+        size = sum(file.size for file in lock.adapter(variant.name).files)
+        yield ExpectedFile(path, size // LARGEST_WEIGHT, None, is_exact=False)
 
 
-def _source_files(lock: Lock, variant: Variant, directory: str) -> Iterator[ExpectedFile]:
-    is_exact = variant.format in (GGUF, SAFETENSORS)
+def _source_files(lock: Lock, variant: Variant) -> Iterator[ExpectedFile]:
+    """What travels of the source beside what is made."""
+    if variant.format == LORA:
+        return
     for file in sorted(lock.files, key=lambda file: file.path):
-        if variant.format != GGUF or is_evidence(file.path):
-            yield ExpectedFile(f"{directory}/{file.path}", file.size, _digest(file), is_exact)
+        if variant.format == COMPRESSED_TENSORS and _SHARD.match(file.path):
+            size = file.size * scheme_of(variant).bits // (8 * USUAL_WEIGHT)
+            yield ExpectedFile(file.path, size, None, is_exact=False)
+        elif not is_gguf(file.path) and (variant.format != GGUF or is_evidence(file.path)):
+            yield ExpectedFile(file.path, file.size, _digest(file), is_exact=True)
 
 
 def _digest(file: LockedFile) -> Digest | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from packager.connected.hub import Hub
 from packager.connected.licence import MODEL_CARD, licence_of
 from packager.connected.local import list_folder
 from packager.connected.lock import CONFIG, read_folder_files, read_small_files
+from packager.connected.published_choice import Choice, preferred, published_choices
 from packager.errors import UsageError
 from packager.format.foreign_json import parse_json_object
 from packager.format.recipe import parse_recipe
@@ -55,28 +57,38 @@ def init_recipe(
 
 @dataclass(frozen=True)
 class _Model:
-    """What a recipe must say of a model. ``origin`` is the lines that name its source."""
+    """What a recipe must say of a model. ``origin`` is the lines that name its source.
+
+    ``published`` are its GGUF files, where there is nothing to quantize.
+    """
 
     name: str
     origin: tuple[str, ...]
     licence: str | None
+    published: tuple[Choice, ...]
 
 
 def _look_into(folder: Path, recipe_folder: Path) -> _Model:
-    described = read_folder_files(folder, list_folder(folder))
-    _check(described.get(CONFIG), str(folder))
+    paths = list_folder(folder)
+    described = read_folder_files(folder, paths)
+    published = published_choices(paths)
+    if not published:
+        _check(described.get(CONFIG), str(folder))
     relative = os.path.relpath(folder.resolve(), recipe_folder.resolve())
     return _Model(
         name=_name(folder.resolve().name),
         origin=(f"path: {_quote(relative)}  # relative to this file",),
         licence=licence_of(described.get(MODEL_CARD, b"")),
+        published=published,
     )
 
 
 def _look_up(repository: str, progress: Progress, cache: Cache, hub: Hub) -> _Model:
     snapshot = hub.resolve(repository, "main")
     described = read_small_files(snapshot.commit, snapshot.files, cache, progress, hub)
-    _check(described.get(CONFIG), repository)
+    published = published_choices([file.path for file in snapshot.files])
+    if not published:
+        _check(described.get(CONFIG), repository)
     return _Model(
         name=_name(repository.rpartition("/")[2]),
         origin=(
@@ -84,6 +96,7 @@ def _look_up(repository: str, progress: Progress, cache: Cache, hub: Hub) -> _Mo
             "revision: main  # a branch, a tag or a commit; the lock pins the commit",
         ),
         licence=licence_of(described.get(MODEL_CARD, b"")),
+        published=published,
     )
 
 
@@ -105,6 +118,36 @@ def _quote(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+_INCLUDE = """\
+  # Which files travel; * stays within a folder. The default takes model*.safetensors, JSON,
+  # tokenizer, chat template, licence and model card:
+  #   include: ["model*.safetensors", "*.json", "tokenizer*", "LICENSE*", "README.md"]
+  #   exclude: ["consolidated*"]"""
+_PUBLISHED_INCLUDE = """\
+  # What the variants name travels, of a split all parts; and licence and model card beside it."""
+_QUANTIZED = """\
+  - {name: q4_k_m, format: gguf, type: Q4_K_M}  # about 0.6 bytes a parameter
+  - {name: q8_0, format: gguf, type: Q8_0}  # about 1.1 bytes a parameter, nearly lossless
+  # - {name: original, format: safetensors}  # the source files as they are"""
+_MOST_OTHERS = 12
+
+
+def _published_variants(choices: Sequence[Choice]) -> str:
+    """Lines for the models that a beginner wants, and, as comments, for the others."""
+    chosen = preferred(choices)
+    others = [choice for choice in choices if choice not in chosen]
+    lines = [f"  - {_published_variant(choice)}" for choice in chosen]
+    lines += [f"  # - {_published_variant(choice)}" for choice in others[:_MOST_OTHERS]]
+    if len(others) > _MOST_OTHERS:
+        lines.append(f"  # and {len(others) - _MOST_OTHERS} more")
+    return "\n".join(lines)
+
+
+def _published_variant(choice: Choice) -> str:
+    name = choice.type or _name(Path(choice.file).stem)
+    return f"{{name: {_quote(name)}, format: gguf, file: {_quote(choice.file)}}}"
+
+
 def _write(model: _Model) -> str:
     if model.licence:
         licence = f"licence: {{allow: [{_quote(model.licence)}]}}  # what its model card states"
@@ -114,6 +157,8 @@ def _write(model: _Model) -> str:
             "# it enforced at each lock:  licence: {allow: [apache-2.0]}"
         )
     origin = "\n".join(f"  {line}" for line in model.origin)
+    variants = _published_variants(model.published) if model.published else _QUANTIZED
+    include = _PUBLISHED_INCLUDE if model.published else _INCLUDE
     return f"""\
 # A recipe of airpack. Next:  airpack lock THIS-FILE  then  airpack build THIS-FILE -o DIR
 name: {_quote(model.name)}
@@ -121,15 +166,10 @@ version: '1.0.0'
 sequence: 1  # raise it with each release: hosts refuse to go back
 source:
 {origin}
-  # Which files travel; * stays within a folder. The default takes model*.safetensors, JSON,
-  # tokenizer, chat template, licence and model card:
-  #   include: ["model*.safetensors", "*.json", "tokenizer*", "LICENSE*", "README.md"]
-  #   exclude: ["consolidated*"]
+{include}
 {licence}
 variants:
-  - {{name: q4_k_m, format: gguf, type: Q4_K_M}}  # about 0.6 bytes a parameter
-  - {{name: q8_0, format: gguf, type: Q8_0}}  # about 1.1 bytes a parameter, nearly lossless
-  # - {{name: original, format: safetensors}}  # the source files as they are
+{variants}
 smoke:  # asked at the build; the isolated host must get the same answers
   prompts: ["The capital of France is", "Once upon a time", "def fibonacci(n):"]
   max_tokens: 32

@@ -8,14 +8,26 @@ that this version cannot quantize, and whatever of a recipe it does not make yet
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
+from packager.connected.adapter_sources import lock_adapters
 from packager.connected.cache import Cache
+from packager.connected.compressed_schemes import check_compressed_variants
 from packager.connected.content import check_names, is_pickle_name
 from packager.connected.fetch import fetch_files
+from packager.connected.gguf_types import check_gguf_variants
 from packager.connected.hub import Hub
 from packager.connected.licence import MAX_CARD_SIZE, MODEL_CARD, check_licence, licence_of
 from packager.connected.local import list_folder, lock_folder, lock_texts, source_path
+from packager.connected.locked_matrix import lock_matrix
+from packager.connected.published_gguf import (
+    check_published_variants,
+    is_gguf,
+    model_files,
+    needs_weights,
+    wanted_files,
+)
 from packager.errors import UnsafeContentError, UsageError
 from packager.format.foreign_json import parse_json_object
 from packager.format.lock import (
@@ -29,17 +41,20 @@ from packager.format.lock import (
     parse_lock,
 )
 from packager.format.recipe import (
+    COMPRESSED_TENSORS,
     GGUF,
     MAX_RECIPE_SIZE,
     SAFETENSORS,
     FolderSource,
     HubSource,
     Recipe,
+    Variant,
     parse_recipe,
 )
 from packager.progress import Progress
-from packager.quantize.architectures import check_supported
-from packager.quantize.types import TYPE_NAMES
+from packager.quantize.architectures import check_supported, find_architecture
+from packager.quantize.prequantized import method_of, quantized_already
+from packager.quantize.types import TYPE_NAMES, is_file_type
 from packager.store.atomic import read_capped, write_file
 
 CONFIG = "config.json"
@@ -82,17 +97,14 @@ PLATFORM = "linux_x86_64"  # what there is an engine and a libgomp for
 
 def unsupported(recipe: Recipe) -> tuple[str, ...]:
     """What ``recipe`` asks for that this version does not make, each in a few words."""
-    facts = []
-    for variant in recipe.variants:
-        if variant.format not in (GGUF, SAFETENSORS):
-            facts.append(f"variant {variant.name}: the format {variant.format}")
-        elif variant.type is not None and variant.type not in TYPE_NAMES:
-            facts.append(f"variant {variant.name}: the type {variant.type}")
+    facts = [
+        f"variant {variant.name}: the type {variant.type}"
+        for variant in recipe.variants
+        if variant.type is not None and not is_file_type(variant.type)
+    ]
     facts += [f"a bundle for {t.platform}" for t in recipe.targets if t.platform != PLATFORM]
-    if recipe.calibration is not None:
+    if recipe.calibration is not None and not recipe.calibration.gives_matrix:
         facts.append("calibrate")
-    if recipe.quality is not None:
-        facts.append("quality")
     return tuple(facts)
 
 
@@ -101,8 +113,11 @@ def check_buildable(recipe: Recipe) -> None:
     if facts := unsupported(recipe):
         raise UsageError(
             f"recipe: this version does not make {'; '.join(facts)}",
-            hint=f"leave it out; formats are {GGUF}, {SAFETENSORS}; types {', '.join(TYPE_NAMES)}",
+            hint=f"leave it out; types are {', '.join(TYPE_NAMES)}",
         )
+    check_gguf_variants(recipe)
+    check_compressed_variants(recipe)
+    check_published_variants(recipe)
 
 
 def resolve(
@@ -130,6 +145,8 @@ def resolve(
         )
     else:
         lock = _resolve_folder(recipe, recipe.source, recipe_folder, progress)
+    adapters = lock_adapters(recipe, lock, recipe_folder, progress, cache=cache, hub=hub)
+    lock = replace(lock, adapters=adapters)
     progress.note(f"locked {len(lock.files)} files at {lock.revision[:12]}")
     return lock
 
@@ -146,13 +163,13 @@ def _resolve_hub(
     files = {file.path: file for file in snapshot.files}
     wanted = _wanted(recipe, files, source.repository)
     described = read_small_files(snapshot.commit, snapshot.files, cache, progress, hub)
-    licence = _check_description(recipe, described, source.repository)
+    licence = _check_description(recipe, described, source.repository, progress)
     return Lock(
         recipe=recipe.digest,
         source=snapshot.commit,
         licence=licence,
         files=tuple(files[path] for path in wanted),
-        texts=lock_texts(recipe_folder, recipe.texts),
+        texts=_lock_named(recipe, recipe_folder),
     )
 
 
@@ -163,32 +180,55 @@ def _resolve_folder(
     paths = list_folder(folder)
     wanted = _wanted(recipe, paths, source.path)
     described = read_folder_files(folder, paths)
-    licence = _check_description(recipe, described, source.path)
+    licence = _check_description(recipe, described, source.path, progress)
     return Lock(
         recipe=recipe.digest,
         source=Folder(source.path),
         licence=licence,
         files=lock_folder(folder, wanted, progress),
-        texts=lock_texts(recipe_folder, recipe.texts),
+        texts=_lock_named(recipe, recipe_folder),
     )
+
+
+def _lock_named(recipe: Recipe, recipe_folder: Path) -> tuple[LockedFile, ...]:
+    """The files that ``recipe`` itself names, in order of path."""
+    texts = lock_texts(recipe_folder, recipe.texts)
+    if recipe.calibration is None or recipe.calibration.matrix is None:
+        return texts
+    matrix = lock_matrix(recipe_folder, recipe.calibration.matrix)
+    return tuple(sorted((*texts, matrix), key=lambda file: file.path))
 
 
 def _wanted(recipe: Recipe, paths: Iterable[str], source: str) -> tuple[str, ...]:
     """The paths that travel, in order; raises unless they are safe and hold the weights."""
     present = tuple(paths)
-    wanted = tuple(sorted(path for path in present if recipe.wants(path)))
-    if not any(path.endswith(".safetensors") for path in wanted):
-        raise _no_weights(present, source)
+    wanted = wanted_files(recipe, present, source)
+    if needs_weights(recipe) and not any(path.endswith(".safetensors") for path in wanted):
+        raise _no_weights(recipe, present, source)
     check_names(wanted)
     return wanted
 
 
-def _no_weights(paths: tuple[str, ...], source: str) -> UnsafeContentError | UsageError:
+def _no_weights(
+    recipe: Recipe, paths: tuple[str, ...], source: str
+) -> UnsafeContentError | UsageError:
     safe = [path for path in paths if path.endswith(".safetensors")]
     if safe:
         return UsageError(
             f"{source}: the recipe includes no weights; there are {_some(safe)}",
             hint="name them in source.include",
+        )
+    if recipe.quality is not None and all(v.file is not None for v in recipe.variants):
+        return UsageError(
+            f"{source}: has no safetensors weights, so there is no original beside which"
+            " quality could be measured",
+            hint="leave quality out of the recipe",
+        )
+    if models := [path for path in paths if is_gguf(path)]:
+        return UsageError(
+            f"{source}: has no safetensors weights; there are GGUF files",
+            hint="bundle one as it is: "
+            f"{{name: NAME, format: gguf, file: {min(model_files(models))!a}}}",
         )
     pickles = [path for path in paths if is_pickle_name(path)]
     if pickles:
@@ -226,12 +266,50 @@ def read_folder_files(folder: Path, paths: Iterable[str]) -> Mapping[str, bytes]
 _LIMITS = {MODEL_CARD: MAX_CARD_SIZE, CONFIG: MAX_CONFIG_SIZE}
 
 
-def _check_description(recipe: Recipe, described: Mapping[str, bytes], source: str) -> str | None:
-    """The licence, if that and the architecture are such as the recipe can be built from."""
+def _check_description(
+    recipe: Recipe, described: Mapping[str, bytes], source: str, progress: Progress
+) -> str | None:
+    """The licence, if that and the configuration are such as the recipe can be built from."""
     licence = licence_of(described.get(MODEL_CARD, b""))
     check_licence(licence, recipe.licences, source=source)
-    if any(variant.format == GGUF for variant in recipe.variants):
-        if CONFIG not in described:
-            raise UsageError(f"{source}: has no {CONFIG}, so it cannot be converted to GGUF")
-        check_supported(parse_json_object(described[CONFIG], what=CONFIG))
+    if CONFIG in described:
+        config = parse_json_object(described[CONFIG], what=CONFIG)
+        for variant in recipe.variants:
+            if not _is_carried(recipe, variant):
+                _check_variant(variant, config, progress)
+        _check_measurable(recipe, config)
+        return licence
+    for variant in recipe.variants:
+        if variant.format != SAFETENSORS and not _is_carried(recipe, variant):
+            raise UsageError(
+                f"{source}: has no {CONFIG}, so it cannot be converted to {variant.format}"
+            )
     return licence
+
+
+def _is_carried(recipe: Recipe, variant: Variant) -> bool:
+    """Whether ``variant`` is a published GGUF, and no original becomes one to measure it beside."""
+    return variant.file is not None and recipe.quality is None
+
+
+def _check_measurable(recipe: Recipe, config: Mapping[str, object]) -> None:
+    """Refuse to measure a model that makes vectors: it says of no token how likely it is."""
+    measured = recipe.quality is not None and any(v.format == GGUF for v in recipe.variants)
+    if measured and find_architecture(config).is_encoder:
+        raise UsageError(
+            "recipe: quality: the model makes vectors, which have no perplexity",
+            hint="leave quality out; the smoke test compares vectors with those of the build",
+        )
+
+
+def _check_variant(variant: Variant, config: Mapping[str, object], progress: Progress) -> None:
+    """Refuse a variant that cannot be made of a model with the ``config``."""
+    method = method_of(config)
+    if variant.format == GGUF:
+        check_supported(config)
+    elif variant.format == COMPRESSED_TENSORS and method is not None:
+        raise quantized_already(method)
+    elif variant.format == SAFETENSORS and method is not None:
+        progress.note(
+            f"{variant.name}: the weights are quantized already, by {method}; they are carried so"
+        )

@@ -1,110 +1,178 @@
-"""Make each variant of a model, and record how it answers.
+"""Make the variants of a model, and record how they answer.
 
 Both steps are kept in the cache under the digest of all that they were made from, so that an
-interrupted build goes on where it was. Beside a model lies its own digest, since a damaged one
-would load, and answer, and be signed.
+interrupted build goes on where it was.
 """
 
 from __future__ import annotations
 
-import os
-import re
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from packager.connected.cache import Cache
+from packager.connected.compressed import make_compressed, replaces
+from packager.connected.compressed_schemes import scheme_of
+from packager.connected.evidence import is_evidence
+from packager.connected.gguf_types import asked_for
+from packager.connected.goldens import golden_of
 from packager.connected.layout import Member
-from packager.errors import IntegrityError, MalformedError
-from packager.format import canonical
+from packager.connected.lora import MadeAdapter, make_adapters
+from packager.connected.matrix import find_matrix
+from packager.connected.measuring import measure_models
+from packager.connected.models import Model, make_models
+from packager.connected.published_gguf import PublishedModel, is_gguf, published_models
+from packager.connected.workshop import Workshop, only_maker
 from packager.format.bundle import Variant, variant_directory
-from packager.format.canonical import Json
 from packager.format.digest import Digest
-from packager.format.fields import Fields
 from packager.format.golden import Golden
-from packager.format.lock import SHA256, Lock, LockedFile
-from packager.format.recipe import GGUF, Recipe
+from packager.format.lock import SHA256, LockedFile
+from packager.format.quality import Quality
+from packager.format.recipe import COMPRESSED_TENSORS, GGUF, LORA
 from packager.format.recipe import Variant as RecipeVariant
-from packager.progress import Progress
-from packager.quantize import VERSION as QUANTIZE_VERSION
-from packager.quantize.pipeline import quantize
-from packager.runtime.smoke import record_golden
-from packager.store.atomic import TEMPORARY_PREFIX, naming_refusals, read_capped, write_file
+from packager.quantize.plan import Fallback
+from packager.quantize.wanted import Wanted
 from packager.store.digests import file_digest
-
-_MAX_GOLDEN_SIZE = 16 << 20
-_GGUF_SUFFIX = ".gguf"
-_SUM_SUFFIX = ".gguf.sha256"
-_SUM_SIZE = 64
-# What a person should find beside a GGUF file, whatever else stays behind: MODEL_LICENSE too.
-_EVIDENCE = re.compile(r"licen[cs]e|notice|copying|copyright|readme|policy|terms", re.IGNORECASE)
-_TEXT_SUFFIXES = ("", ".md", ".txt", ".rst", ".html", ".pdf")
-
-
-@dataclass(frozen=True)
-class Workshop:
-    """What every variant is made with and from."""
-
-    recipe: Recipe
-    lock: Lock
-    sources: Mapping[str, Path]
-    text: str | None
-    engine: str
-    libraries: Path
-    cache: Cache
-    progress: Progress
 
 
 @dataclass(frozen=True)
 class MadeVariant:
-    """A variant as the index has it, and its files as they go into the payload."""
+    """A variant as the index has it, and its files as they go into the payload.
+
+    ``fallbacks`` are the tensors whose rows did not fit their type, ``matrix`` is the digest of
+    the importance matrix that was used, if any.
+    """
 
     variant: Variant
     members: tuple[Member, ...]
+    fallbacks: tuple[Fallback, ...] = ()
+    matrix: Digest | None = None
 
 
-def make_variant(workshop: Workshop, wanted: RecipeVariant) -> MadeVariant:
-    """Make one variant, or take it from the cache."""
-    if wanted.format == GGUF and wanted.type is not None:
-        return _make_gguf(workshop, wanted.name, wanted.type)
-    return _carry_source(workshop, wanted)
+def make_variants(workshop: Workshop) -> tuple[MadeVariant, ...]:
+    """Make every variant of the recipe, or take it from the cache."""
+    variants = workshop.recipe.variants
+    asked = [variant for variant in variants if variant.format == GGUF]
+    made = _make_ggufs(workshop, asked) if asked else {}
+    compressed = [variant for variant in variants if variant.format == COMPRESSED_TENSORS]
+    made |= _make_compressed(workshop, compressed) if compressed else {}
+    return tuple(made.get(variant.name) or _carry_source(workshop, variant) for variant in variants)
 
 
-def _make_gguf(workshop: Workshop, name: str, type_name: str) -> MadeVariant:
+def _make_ggufs(workshop: Workshop, asked: Sequence[RecipeVariant]) -> dict[str, MadeVariant]:
+    """The GGUF variants that are ``asked`` for, and the adapters to them, by name."""
+    carried = [variant for variant in asked if variant.file is not None]
+    with only_maker(workshop), published_models(workshop, carried) as published:
+        wanted = _wanted(workshop, [variant for variant in asked if variant.file is None])
+        models = make_models(workshop, wanted)
+        models |= {name: found.model for name, found in published.items()}
+        qualities = measure_models(workshop, models)
+        goldens = {name: golden_of(workshop, name, model) for name, model in models.items()}
+        adapters = make_adapters(workshop, models)
+    made = {
+        name: _made_gguf(workshop, name, file, models[name], goldens[name], qualities.get(name))
+        for name, file in wanted.items()
+    }
+    made |= {
+        name: _carried_gguf(workshop, name, found, goldens[name], qualities.get(name))
+        for name, found in published.items()
+    }
+    return made | {name: _made_adapter(workshop, name, a) for name, a in adapters.items()}
+
+
+def _wanted(workshop: Workshop, asked: Sequence[RecipeVariant]) -> dict[str, Wanted]:
+    """What file each variant is, and the matrix for those that quantize."""
+    files = {variant.name: Wanted(*asked_for(variant)) for variant in asked}
+    # Plain floats have no use for it, and are then not made again for another one.
+    weighed = [name for name, file in files.items() if file.quantizes]
+    found = find_matrix(workshop) if weighed else None
+    if found is not None:
+        for name in weighed:
+            files[name] = replace(files[name], matrix=found.matrix, matrix_name=found.name)
+    return files
+
+
+def _made_gguf(
+    workshop: Workshop,
+    name: str,
+    wanted: Wanted,
+    model: Model,
+    golden: Golden,
+    quality: Quality | None,
+) -> MadeVariant:
     recipe = workshop.recipe
     directory = variant_directory(recipe.name, name)
     file_name = f"{recipe.name}-{name}.gguf"
-    key = _gguf_key(recipe, workshop.lock, workshop.engine, type_name)
-    with _only_maker(workshop):
-        model = _quantized(workshop, key, name, type_name)
-        golden = _golden(workshop, key, name, model.path)
-    members = [
+    members = (
         Member(f"{directory}/{file_name}", model.path, model.path.stat().st_size, model.digest),
         *_source_members(workshop, directory, is_evidence),
-    ]
-    variant = Variant(name, GGUF, type_name, directory, file_name, golden)
-    return MadeVariant(variant, tuple(members))
+    )
+    return MadeVariant(
+        Variant(name, GGUF, wanted.kind.name, directory, file_name, golden, quality),
+        members,
+        fallbacks=model.fallbacks,
+        matrix=wanted.matrix.digest if wanted.matrix else None,
+    )
 
 
-@contextmanager
-def _only_maker(workshop: Workshop) -> Iterator[None]:
-    """Be the only process that makes something in the cache: each would want every core.
+def _carried_gguf(
+    workshop: Workshop,
+    name: str,
+    published: PublishedModel,
+    golden: Golden,
+    quality: Quality | None,
+) -> MadeVariant:
+    """The files as they are, under the names by which an engine finds the parts of a split."""
+    directory = variant_directory(workshop.recipe.name, name)
+    locked = {file.path: file for file in workshop.lock.files}
+    members = (
+        *(
+            _member(f"{directory}/{PurePosixPath(path).name}", workshop.sources[path], locked[path])
+            for path in published.paths
+        ),
+        *_source_members(workshop, directory, is_evidence),
+    )
+    file_name = published.model.path.name
+    variant = Variant(name, GGUF, published.type, directory, file_name, golden, quality)
+    return MadeVariant(variant, members)
 
-    What was being written by one that was killed is removed.
-    """
-    cache, progress = workshop.cache, workshop.progress
-    with cache.locked(
-        "derived",
-        sleep=time.sleep,
-        on_wait=lambda: progress.note("waiting for another process that quantizes"),
-    ):
-        derived = cache.root / "derived"
-        with naming_refusals(derived):
-            for path in list(derived.glob(f"{TEMPORARY_PREFIX}*")):
-                path.unlink(missing_ok=True)
-        yield
+
+def _made_adapter(workshop: Workshop, name: str, adapter: MadeAdapter) -> MadeVariant:
+    directory = variant_directory(workshop.recipe.name, name)
+    file_name = f"{workshop.recipe.name}-{name}.gguf"
+    file, sources = adapter.file, workshop.adapters[name]
+    members = (
+        Member(f"{directory}/{file_name}", file.path, file.path.stat().st_size, file.digest),
+        *(
+            _member(f"{directory}/{locked.path}", sources[locked.path], locked)
+            for locked in workshop.lock.adapter(name).files
+            if is_evidence(locked.path)
+        ),
+    )
+    variant = Variant(
+        name, LORA, file.type, directory, file_name, adapter.golden, base=adapter.base
+    )
+    return MadeVariant(variant, members)
+
+
+def _make_compressed(workshop: Workshop, asked: Sequence[RecipeVariant]) -> dict[str, MadeVariant]:
+    """The compressed-tensors variants that are ``asked`` for, by name: the source but for what
+    is quantized; no engine in the bundle opens them."""
+    schemes = {variant.name: scheme_of(variant) for variant in asked}
+    with only_maker(workshop):
+        files = make_compressed(workshop, schemes)
+    variants = {}
+    for name, scheme in schemes.items():
+        directory = variant_directory(workshop.recipe.name, name)
+        members = (
+            *(
+                Member(f"{directory}/{file.name}", file.path, file.path.stat().st_size, file.digest)
+                for file in files[name]
+            ),
+            *_source_members(workshop, directory, lambda path: not replaces(path)),
+        )
+        variant = Variant(name, COMPRESSED_TENSORS, scheme.name, directory, None, None)
+        variants[name] = MadeVariant(variant, members)
+    return variants
 
 
 def _carry_source(workshop: Workshop, wanted: RecipeVariant) -> MadeVariant:
@@ -115,103 +183,6 @@ def _carry_source(workshop: Workshop, wanted: RecipeVariant) -> MadeVariant:
     return MadeVariant(variant, tuple(members))
 
 
-@dataclass(frozen=True)
-class Model:
-    """A quantized model in the cache."""
-
-    path: Path
-    digest: Digest
-
-
-def model_made_before(
-    cache: Cache, recipe: Recipe, lock: Lock, engine: str, type_name: str
-) -> Model | None:
-    """The model that the cache says it has; its bytes are not read, as they are by the build."""
-    return _recorded(cache, _gguf_key(recipe, lock, engine, type_name))
-
-
-def _recorded(cache: Cache, key: Digest) -> Model | None:
-    path, sum_path = cache.derived(key, _GGUF_SUFFIX), cache.derived(key, _SUM_SUFFIX)
-    if not (path.exists() and sum_path.exists()):
-        return None
-    try:
-        return Model(path, Digest(read_capped(sum_path, _SUM_SIZE).decode("ascii", "replace")))
-    except IntegrityError:  # no digest at all, or more than one
-        return None
-
-
-def _quantized(workshop: Workshop, key: Digest, name: str, type_name: str) -> Model:
-    cache, progress = workshop.cache, workshop.progress
-    held = _held(cache, key)
-    if held is not None:
-        progress.note(f"{name}: quantized before, taken from the cache")
-        return held
-    temporary = cache.temporary(key, _GGUF_SUFFIX)
-    try:
-        made = quantize(
-            workshop.sources,
-            type_name,
-            temporary,
-            name=workshop.recipe.name,
-            progress=progress,
-        )
-        digest = file_digest(temporary)
-        write_file(cache.derived(key, _SUM_SUFFIX), digest.hex.encode("ascii"))
-        published = cache.publish(temporary, key, _GGUF_SUFFIX)
-    finally:
-        temporary.unlink(missing_ok=True)
-    for tensor in made.fallbacks:
-        progress.note(f"{name}: {tensor}")
-    return Model(published, digest)
-
-
-def _held(cache: Cache, key: Digest) -> Model | None:
-    """The model made from ``key``, if the cache holds it and it is what it was."""
-    recorded = _recorded(cache, key)
-    if recorded is None or file_digest(recorded.path) != recorded.digest:
-        return None
-    return recorded
-
-
-def _golden(workshop: Workshop, model_key: Digest, name: str, model: Path) -> Golden:
-    recipe = workshop.recipe
-    key = _key(
-        {
-            "what": "golden",
-            "model": model_key.hex,
-            "prompts": list(recipe.smoke.prompts),
-            "max_tokens": recipe.smoke.max_tokens,
-            "text": workshop.text,
-            "engine": workshop.engine,
-            "cpus": len(os.sched_getaffinity(0)),
-        }
-    )
-    cached = workshop.cache.derived(key, ".golden.json")
-    if cached.exists():
-        try:
-            return _read_golden(cached)
-        except MalformedError as error:
-            workshop.progress.note(f"{error.message}; recording it again")
-    workshop.progress.note(f"{name}: recording how it answers")
-    golden = record_golden(
-        model,
-        prompts=recipe.smoke.prompts,
-        max_tokens=recipe.smoke.max_tokens,
-        text=workshop.text,
-        libraries=workshop.libraries,
-        progress=workshop.progress,
-    )
-    write_file(cached, canonical.encode(golden.encode()))
-    return golden
-
-
-def _read_golden(path: Path) -> Golden:
-    document = canonical.decode(
-        read_capped(path, _MAX_GOLDEN_SIZE), what=str(path), max_size=_MAX_GOLDEN_SIZE
-    )
-    return Golden.parse(Fields.of(document, str(path), MalformedError))
-
-
 def _source_members(
     workshop: Workshop, directory: str, wanted: Callable[[str], bool]
 ) -> Sequence[Member]:
@@ -219,14 +190,8 @@ def _source_members(
     return [
         _member(f"{directory}/{path}", source, locked[path])
         for path, source in sorted(workshop.sources.items())
-        if wanted(path)
+        if wanted(path) and not is_gguf(path)
     ]
-
-
-def is_evidence(path: str) -> bool:
-    """Whether the file ``path`` of the source goes beside a GGUF file: a licence, a model card."""
-    name = PurePosixPath(path)
-    return name.suffix.lower() in _TEXT_SUFFIXES and bool(_EVIDENCE.search(name.name))
 
 
 def _member(path: str, source: Path, locked: LockedFile) -> Member:
@@ -234,20 +199,3 @@ def _member(path: str, source: Path, locked: LockedFile) -> Member:
     content = locked.content
     digest = Digest(content.hex) if content.kind == SHA256 else file_digest(source)
     return Member(path, source, locked.size, digest)
-
-
-def _gguf_key(recipe: Recipe, lock: Lock, engine: str, type_name: str) -> Digest:
-    return _key(
-        {
-            "what": "gguf",
-            "quantize": QUANTIZE_VERSION,
-            "engine": engine,
-            "name": recipe.name,
-            "type": type_name,
-            "files": [[file.path, str(file.content)] for file in lock.files],
-        }
-    )
-
-
-def _key(made_from: dict[str, Json]) -> Digest:
-    return Digest.of(canonical.encode(made_from))

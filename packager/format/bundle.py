@@ -15,11 +15,13 @@ from itertools import chain
 
 from packager.errors import AirpackError, MalformedError
 from packager.format import canonical
+from packager.format.adapter import AdapterBase
 from packager.format.canonical import Json
 from packager.format.digest import Digest
 from packager.format.fields import Fields
-from packager.format.golden import Golden
+from packager.format.golden import Golden, parse_golden
 from packager.format.held import HeldFile, Setup, parse_held, parse_setup, setup_from
+from packager.format.quality import Quality
 from packager.format.relpath import check_distinct, check_relpath, is_bare_name
 from packager.format.tar import plan_tar
 from packager.format.target import Target
@@ -68,7 +70,8 @@ class Variant:
     """One quantization of the model: its files under ``directory``, in the payload or held.
 
     ``model`` is the file the engine opens and ``golden`` how it must answer; both are absent
-    where no engine in the bundle runs the format.
+    where no engine in the bundle runs the format. ``quality`` is what quantizing cost, where it
+    was measured. An adapter has a ``base``: the engine opens ``model`` on top of that one's.
     """
 
     name: str
@@ -77,6 +80,8 @@ class Variant:
     directory: str
     model: str | None
     golden: Golden | None
+    quality: Quality | None = None
+    base: AdapterBase | None = None
 
 
 @dataclass(frozen=True)
@@ -159,6 +164,16 @@ class Bundle:
         """The files that ``variant`` is made of, carried or held."""
         files: tuple[VariantFile, ...] = self.carried_files(variant)
         return files + self.held_files(variant)
+
+    def base_of(self, variant: Variant) -> Variant | None:
+        """The variant that ``variant``, an adapter, changes; ``None`` for a model by itself."""
+        name = variant.base.variant if variant.base else None
+        return next((other for other in self.variants if other.name == name), None)
+
+    def model_file(self, variant: Variant) -> VariantFile:
+        """The file of ``variant`` that the engine opens; there must be one."""
+        path = f"{variant.directory}/{variant.model}"
+        return next(file for file in self.variant_files(variant) if file.path == path)
 
     def carried_files(self, variant: Variant) -> tuple[PayloadFile, ...]:
         """The files of ``variant`` that are in the payload."""
@@ -282,14 +297,16 @@ def _parse_file(fields: Fields) -> PayloadFile:
 
 
 def _parse_variant(fields: Fields) -> Variant:
-    fields.only("name", "format", "type", "directory", "model", "golden")
+    fields.only("name", "format", "type", "directory", "model", "golden", "quality", "base")
     return Variant(
         name=_bare(fields, "name"),
         format=fields.line("format"),
         type=fields.line("type"),
         directory=check_relpath(fields.text("directory")),
         model=fields.optional_text("model"),
-        golden=Golden.parse(fields.mapping("golden")) if fields.has("golden") else None,
+        golden=parse_golden(fields.mapping("golden")) if fields.has("golden") else None,
+        quality=Quality.parse(fields.mapping("quality")) if fields.has("quality") else None,
+        base=AdapterBase.parse(fields.mapping("base")) if fields.has("base") else None,
     )
 
 
@@ -305,6 +322,7 @@ def _parse_target(fields: Fields) -> Target:
 def _check_consistent(bundle: Bundle) -> None:
     _check_files(bundle)
     _check_variants(bundle)
+    _check_bases(bundle)
     _check_held(bundle)
 
 
@@ -333,6 +351,22 @@ def _check_variants(bundle: Bundle) -> None:
         model_path = f"{variant.directory}/{variant.model}"
         if variant.model is not None and model_path not in paths:
             raise MalformedError(f"{INDEX_NAME}: {model_path!a} is not in the payload, nor held")
+
+
+def _check_bases(bundle: Bundle) -> None:
+    """Each adapter must be bound to the very file that the engine opens beneath it."""
+    for adapter in bundle.variants:
+        if adapter.base is None:
+            continue
+        base = bundle.base_of(adapter)
+        if base is None or base.base is not None or base.model is None or adapter.model is None:
+            raise MalformedError(
+                f"{INDEX_NAME}: adapter {adapter.name}: {adapter.base.variant!a} is no model here"
+            )
+        if bundle.model_file(base).digest != adapter.base.digest:
+            raise MalformedError(
+                f"{INDEX_NAME}: adapter {adapter.name}: is for another file than {base.name} has"
+            )
 
 
 def _check_held(bundle: Bundle) -> None:
@@ -398,4 +432,6 @@ def _variant_json(variant: Variant) -> dict[str, Json]:
         "directory": variant.directory,
         "model": variant.model,
         "golden": variant.golden.encode() if variant.golden else None,
+        "quality": variant.quality.encode() if variant.quality else None,
+        "base": variant.base.encode() if variant.base else None,
     }

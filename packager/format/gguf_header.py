@@ -9,11 +9,11 @@ that lies is refused here first.
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from packager.errors import IntegrityError, MalformedError, TrailingDataError, TruncatedError
+from packager.errors import MalformedError, TrailingDataError, TruncatedError
 from packager.format.ggml_types import BY_NUMBER, GgmlType
 
 MAGIC = b"GGUF"
@@ -113,35 +113,6 @@ def parse_header(
     return GgufHeader(
         version, {key: value for key, (_, value) in metadata.items()}, tensors, data_begin
     )
-
-
-def check_parts(headers: Iterable[tuple[str, GgufHeader]]) -> None:
-    """Refuse a split model with a part missing, twice, or of another split.
-
-    ``headers`` are the parts at hand, by name. Raises ``IntegrityError`` naming what is amiss.
-    """
-    seen: dict[int, str] = {}
-    expected = 1
-    name = ""
-    for name, header in headers:
-        expected = _split_number(header, "split.count", 1, name)
-        number = _split_number(header, "split.no", 0, name)
-        if number in seen:
-            raise IntegrityError(f"{name}: part {number + 1} of the model, as is {seen[number]}")
-        seen[number] = name
-    missing = sorted(set(range(max(expected, 1))) - set(seen))
-    if missing:
-        raise IntegrityError(
-            f"{name or 'model'}: part {missing[0] + 1} of {expected} is missing",
-            hint="bring all parts of the split model",
-        )
-
-
-def _split_number(header: GgufHeader, key: str, default: int, name: str) -> int:
-    value = header.metadata.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_TENSORS:
-        raise MalformedError(f"{name}: {key}: not a sensible number")
-    return value
 
 
 class _Reader:
@@ -310,7 +281,7 @@ def _place(
             )
         tensors[info.name] = GgufTensor(info.name, info.type, info.shape, position, size)
         position = _aligned(end, alignment)
-    if infos and reader.file_size > position:
+    if reader.file_size > position:
         raise TrailingDataError(
             f"{reader.what}: {reader.file_size - position} bytes after the last tensor"
         )

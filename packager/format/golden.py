@@ -1,7 +1,8 @@
 """Golden outputs: how a variant answered at the build, so that a host can tell it still does.
 
-Nothing here is a float, since the index is canonical JSON: a log-probability is an integer in
-micronats (millionths of a nat), never above zero.
+A model that generates has answers, one that makes vectors of texts has vectors. Nothing here is
+a float, since the index is canonical JSON: a log-probability is an integer in micronats
+(millionths of a nat), never above zero, and a component of a vector is one in millionths.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ from packager.format.digest import Digest
 from packager.format.fields import Fields
 
 MICRONATS = 1_000_000
+MILLIONTHS = 1_000_000
 ALTERNATIVES = 10
 
 MAX_ANSWERS = 64
+MAX_VECTORS = MAX_ANSWERS + 1
+MAX_DIMENSIONS = 1 << 14
 MAX_TOKENS = 4096
 MAX_ALTERNATIVES = 64
 MAX_TOKEN = 1 << 24
@@ -61,8 +65,17 @@ class Passage:
 
 
 @dataclass(frozen=True)
-class Golden:
-    """Everything recorded of one variant, and the engine and host it was recorded with.
+class Embedding:
+    """What became of one text: its tokens, and its vector of length 1, in millionths."""
+
+    text: str
+    tokens: tuple[int, ...]
+    vector: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """The engine and the host that something was recorded with.
 
     ``engine_digest`` is that of the engine's shared object. ``cpu`` and ``libc`` name what the
     arithmetic depends on besides; ``threads`` and ``context`` (tokens) are how it was run.
@@ -75,11 +88,17 @@ class Golden:
     libc: str
     threads: int
     context: int
-    answers: tuple[Answer, ...]
-    passage: Passage
+
+    def is_like(self, other: Circumstances) -> bool:
+        """Whether it is the same engine on the same kind of host, which repeats itself."""
+        return (self.engine_digest, self.cpu, self.libc) == (
+            other.engine_digest,
+            other.cpu,
+            other.libc,
+        )
 
     def encode(self) -> dict[str, Json]:
-        """The document that :meth:`parse` reads."""
+        """The members of a golden's document that :meth:`parse` reads."""
         return {
             "engine": self.engine,
             "engine_version": self.engine_version,
@@ -88,23 +107,11 @@ class Golden:
             "libc": self.libc,
             "threads": self.threads,
             "context": self.context,
-            "answers": [_answer_json(answer) for answer in self.answers],
-            "passage": {
-                "text": self.passage.text,
-                "scored": self.passage.scored,
-                "loss_micronats": self.passage.loss,
-            },
         }
 
     @classmethod
-    def parse(cls, fields: Fields) -> Golden:
-        """Read one; raises what ``fields`` raises for anything out of bounds."""
-        fields.only(
-            "engine", "engine_version", "engine_digest", "cpu", "libc", "threads", "context",
-            "answers", "passage",
-        )  # fmt: skip
-        if not 0 < len(fields.items("answers")) <= MAX_ANSWERS:
-            raise fields.refuse("answers", f"there must be 1 to {MAX_ANSWERS}")
+    def parse(cls, fields: Fields) -> Circumstances:
+        """Read them; raises what ``fields`` raises for anything out of bounds."""
         return cls(
             engine=fields.text("engine"),
             engine_version=fields.text("engine_version"),
@@ -113,9 +120,92 @@ class Golden:
             libc=fields.text("libc"),
             threads=fields.integer("threads", least=1, most=MAX_THREADS),
             context=fields.integer("context", least=1, most=MAX_CONTEXT),
-            answers=fields.each("answers", _parse_answer),
-            passage=_parse_passage(fields.mapping("passage")),
         )
+
+
+@dataclass(frozen=True)
+class GoldenAnswers:
+    """How a variant that generates answered, and how it read a passage."""
+
+    circumstances: Circumstances
+    answers: tuple[Answer, ...]
+    passage: Passage
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """What was continued."""
+        return tuple(answer.prompt for answer in self.answers)
+
+    def encode(self) -> dict[str, Json]:
+        """The document that :func:`parse_golden` reads, with ``answers`` and ``passage``."""
+        return self.circumstances.encode() | {
+            "answers": [_answer_json(answer) for answer in self.answers],
+            "passage": {
+                "text": self.passage.text,
+                "scored": self.passage.scored,
+                "loss_micronats": self.passage.loss,
+            },
+        }
+
+
+@dataclass(frozen=True)
+class GoldenVectors:
+    """The vectors that a variant made of texts, all of one number of dimensions."""
+
+    circumstances: Circumstances
+    embeddings: tuple[Embedding, ...]
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The texts."""
+        return tuple(embedding.text for embedding in self.embeddings)
+
+    def encode(self) -> dict[str, Json]:
+        """The document that :func:`parse_golden` reads, with ``vectors``."""
+        return self.circumstances.encode() | {
+            "vectors": [_embedding_json(embedding) for embedding in self.embeddings]
+        }
+
+
+Golden = GoldenAnswers | GoldenVectors
+"""Everything recorded of one variant."""
+
+
+def parse_golden(fields: Fields) -> Golden:
+    """Read one of either kind; raises what ``fields`` raises for anything out of bounds."""
+    return _parse_vectors(fields) if fields.has("vectors") else _parse_answers(fields)
+
+
+_CIRCUMSTANCES = (
+    "engine", "engine_version", "engine_digest", "cpu", "libc", "threads", "context",
+)  # fmt: skip
+
+
+def _parse_answers(fields: Fields) -> GoldenAnswers:
+    fields.only(*_CIRCUMSTANCES, "answers", "passage")
+    _list(fields, "answers", least=1, most=MAX_ANSWERS)
+    return GoldenAnswers(
+        Circumstances.parse(fields),
+        answers=fields.each("answers", _parse_answer),
+        passage=_parse_passage(fields.mapping("passage")),
+    )
+
+
+def _parse_vectors(fields: Fields) -> GoldenVectors:
+    fields.only(*_CIRCUMSTANCES, "vectors")
+    _list(fields, "vectors", least=1, most=MAX_VECTORS)
+    embeddings = fields.each("vectors", _parse_embedding)
+    if len({len(embedding.vector) for embedding in embeddings}) > 1:
+        raise fields.refuse("vectors", "not all of one number of dimensions")
+    return GoldenVectors(Circumstances.parse(fields), embeddings)
+
+
+def _embedding_json(embedding: Embedding) -> Json:
+    return {
+        "text": embedding.text,
+        "tokens": list(embedding.tokens),
+        "vector_millionths": list(embedding.vector),
+    }
 
 
 def _answer_json(answer: Answer) -> Json:
@@ -166,6 +256,20 @@ def _parse_passage(fields: Fields) -> Passage:
         text=_text(fields, "text"),
         scored=scored,
         loss=fields.integer("loss_micronats", most=scored * -LEAST_LOGPROB),
+    )
+
+
+def _parse_embedding(fields: Fields) -> Embedding:
+    fields.only("text", "tokens", "vector_millionths")
+    tokens = _list(fields, "tokens", least=1, most=MAX_TOKENS)
+    vector = _list(fields, "vector_millionths", least=1, most=MAX_DIMENSIONS)
+    return Embedding(
+        text=_text(fields, "text"),
+        tokens=tuple(_integer(fields, "tokens", token, 0, MAX_TOKEN) for token in tokens),
+        vector=tuple(
+            _integer(fields, "vector_millionths", component, -MILLIONTHS, MILLIONTHS)
+            for component in vector
+        ),
     )
 
 

@@ -22,6 +22,7 @@ FORMAT = "airpack-lock"
 FORMAT_VERSION = 1
 MAX_LOCK_SIZE = 32 << 20
 MAX_FILES = 1 << 16
+MAX_ADAPTERS = 64
 MAX_FILE_SIZE = 1 << 44
 
 SHA256 = "sha256"
@@ -84,11 +85,22 @@ class Folder:
 
 
 @dataclass(frozen=True)
+class LockedAdapter:
+    """The source of ``variant``, an adapter; ``files`` and ``licence`` are as in a lock."""
+
+    variant: str
+    source: HubCommit | Folder
+    licence: str | None
+    files: tuple[LockedFile, ...]
+
+
+@dataclass(frozen=True)
 class Lock:
     """A recipe resolved. ``recipe`` is the digest of its bytes.
 
     ``files`` are the source's, ``texts`` those that the recipe itself names (relative to it),
-    both in order of path. ``licence`` is the id that the model card states, if any.
+    both in order of path. ``licence`` is the id that the model card states, if any. ``adapters``
+    are in order of variant.
     """
 
     recipe: Digest
@@ -96,6 +108,7 @@ class Lock:
     licence: str | None
     files: tuple[LockedFile, ...]
     texts: tuple[LockedFile, ...] = ()
+    adapters: tuple[LockedAdapter, ...] = ()
 
     @property
     def revision(self) -> str:
@@ -109,31 +122,42 @@ class Lock:
         """The bytes of all files of the source together."""
         return sum(file.size for file in self.files)
 
+    def adapter(self, variant: str) -> LockedAdapter:
+        """The adapter that is the recipe's ``variant``."""
+        return next(adapter for adapter in self.adapters if adapter.variant == variant)
+
 
 def encode_lock(lock: Lock) -> bytes:
     """Write a lock, having read it back as any reader will."""
-    source: dict[str, Json]
-    if isinstance(lock.source, HubCommit):
-        source = {
-            "kind": "hub",
-            "repository": lock.source.repository,
-            "revision": lock.source.revision,
-        }
-    else:
-        source = {"kind": "folder", "path": lock.source.path}
     data = canonical.encode(
         {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "recipe": lock.recipe.hex,
-            "source": source,
+            "source": _source_json(lock.source),
             "licence": lock.licence,
             "files": _files_json(lock.files),
             "texts": _files_json(lock.texts),
+            "adapters": [_adapter_json(adapter) for adapter in lock.adapters],
         }
     )
     parse_lock(data)
     return data
+
+
+def _source_json(source: HubCommit | Folder) -> Json:
+    if isinstance(source, HubCommit):
+        return {"kind": "hub", "repository": source.repository, "revision": source.revision}
+    return {"kind": "folder", "path": source.path}
+
+
+def _adapter_json(adapter: LockedAdapter) -> Json:
+    return {
+        "variant": adapter.variant,
+        "source": _source_json(adapter.source),
+        "licence": adapter.licence,
+        "files": _files_json(adapter.files),
+    }
 
 
 def _files_json(files: tuple[LockedFile, ...]) -> list[Json]:
@@ -149,18 +173,18 @@ def parse_lock(data: bytes, *, where: str = "lock") -> Lock:
         raise MalformedError(
             f"{where}: not of format version {FORMAT_VERSION}", hint="airpack lock RECIPE"
         )
-    fields.only("format", "format_version", "recipe", "source", "licence", "files", "texts")
+    fields.only(
+        "format", "format_version", "recipe", "source", "licence", "files", "texts", "adapters"
+    )
     try:
         lock = Lock(
             recipe=fields.digest("recipe"),
             source=_parse_source(fields.mapping("source")),
             licence=fields.optional_text("licence"),
-            files=_parse_files(fields, "files"),
+            files=_parse_source_files(fields),
             texts=_parse_files(fields, "texts"),
+            adapters=_parse_adapters(fields),
         )
-        for file in lock.files:
-            check_relpath(file.path)
-        check_distinct(file.path for file in lock.files)
     except MalformedError:
         raise
     except AirpackError as error:
@@ -177,6 +201,37 @@ def _parse_source(fields: Fields) -> HubCommit | Folder:
         fields.only("kind", "path")
         return Folder(fields.text("path"))
     raise fields.refuse("kind", f"{kind[:40]!a} is neither hub nor folder")
+
+
+def _parse_adapters(fields: Fields) -> tuple[LockedAdapter, ...]:
+    if not fields.has("adapters"):  # a lock from before there were any
+        return ()
+    if len(fields.items("adapters")) > MAX_ADAPTERS:
+        raise fields.refuse("adapters", f"more than {MAX_ADAPTERS} entries")
+    adapters = fields.each("adapters", _parse_adapter)
+    variants = [adapter.variant for adapter in adapters]
+    if variants != sorted(set(variants)):
+        raise fields.refuse("adapters", "not in order of variant, each once")
+    return adapters
+
+
+def _parse_adapter(fields: Fields) -> LockedAdapter:
+    fields.only("variant", "source", "licence", "files")
+    return LockedAdapter(
+        variant=fields.text("variant"),
+        source=_parse_source(fields.mapping("source")),
+        licence=fields.optional_text("licence"),
+        files=_parse_source_files(fields),
+    )
+
+
+def _parse_source_files(fields: Fields) -> tuple[LockedFile, ...]:
+    """Files of a source, whose paths must mean the same on every system."""
+    files = _parse_files(fields, "files")
+    for file in files:
+        check_relpath(file.path)
+    check_distinct(file.path for file in files)
+    return files
 
 
 def _parse_files(fields: Fields, key: str) -> tuple[LockedFile, ...]:

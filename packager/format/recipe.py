@@ -13,7 +13,17 @@ from packager.errors import AirpackError, ParseError
 from packager.format.digest import Digest
 from packager.format.fields import Fields, recipe_fields
 from packager.format.globs import matches
-from packager.format.relpath import is_bare_name
+from packager.format.recipe_values import (
+    gguf_pattern,
+    matching,
+    name_of,
+    optional_type_of,
+    path_of,
+    printable,
+    source_patterns,
+    tensor_types,
+    type_of,
+)
 from packager.format.sizes import parse_size
 from packager.format.target import Target
 from packager.format.timestamps import parse_timestamp
@@ -34,12 +44,12 @@ ENGINES = ("llama.cpp",)
 DEFAULT_INCLUDE = (
     "model*.safetensors", "*.json", "tokenizer*", "vocab.*", "merges.txt", "*.jinja",
     "LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*", "README.md",
+    "*_Pooling/config.json",  # how sentence-transformers make one vector of a text
 )  # fmt: skip
 DEFAULT_PROMPTS = ("The capital of France is", "Once upon a time", "def fibonacci(n):")
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?\Z")
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+_-]{0,99}\Z")
-_TYPE = re.compile(r"[A-Z][A-Z0-9_]{0,31}\Z")
 _PLATFORM = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 _PYTHON = re.compile(r"3\.\d{1,2}\Z")
 _GLIBC = re.compile(r"2\.\d{1,2}\Z")
@@ -62,25 +72,57 @@ class FolderSource:
 
 
 @dataclass(frozen=True)
+class Adapter:
+    """A LoRA adapter: where PEFT's files of it are, and the variant that it changes."""
+
+    source: HubSource | FolderSource
+    base: str
+
+
+@dataclass(frozen=True)
 class Variant:
     """One form the model travels in.
 
     ``type`` names a GGUF quantization (``Q4_K_M``) and ``scheme`` one of compressed-tensors
     (``W4A16``); each is ``None`` for the other formats.
+
+    ``file`` is set for a GGUF model that is published as such, instead of a type: the path of
+    its file in the source, of its first shard, or a pattern that only one such model has.
+
+    ``overrides`` are pairs, in the order they are tried, of a pattern of tensor names in the GGUF
+    file and the type of those tensors (``Q6_K``). ``output`` and ``token_embedding`` are the
+    types of these two, ``None`` where the recipe leaves them to ``type``. ``adapter`` is set for
+    the format ``lora``.
     """
 
     name: str
     format: str
     type: str | None
     scheme: str | None
+    overrides: tuple[tuple[str, str], ...] = ()
+    output: str | None = None
+    token_embedding: str | None = None
+    file: str | None = None
+    adapter: Adapter | None = None
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A text to gather statistics on before quantizing; a path, relative to the recipe."""
+    """What to gather statistics on before quantizing, or what was gathered before.
 
-    text: str
+    ``text`` is the path of a text, ``matrix`` that of a ready importance matrix; each is relative
+    to the recipe, and ``None`` where the other is given. ``imatrix`` says whether an importance
+    matrix is made of the text.
+    """
+
+    text: str | None
     imatrix: bool
+    matrix: str | None = None
+
+    @property
+    def gives_matrix(self) -> bool:
+        """Whether there will be an importance matrix to quantize with."""
+        return self.imatrix or self.matrix is not None
 
 
 @dataclass(frozen=True)
@@ -169,12 +211,12 @@ def parse_recipe(data: bytes | str, *, where: str = "recipe") -> Recipe:
     source = fields.mapping("source")
     return Recipe(
         digest=Digest.of(raw),
-        name=_bare(fields, "name"),
-        version=_bare(fields, "version", default="1.0.0"),
+        name=name_of(fields, "name"),
+        version=name_of(fields, "version", default="1.0.0"),
         sequence=fields.integer("sequence", 1, least=1),
         source=_parse_source(source),
-        include=_patterns(source, "include", DEFAULT_INCLUDE),
-        exclude=_patterns(source, "exclude", ()),
+        include=source_patterns(source, "include", DEFAULT_INCLUDE),
+        exclude=source_patterns(source, "exclude", ()),
         licences=_parse_licences(fields.optional_mapping("licence")),
         variants=_parse_variants(fields),
         calibration=_parse_calibration(fields) if fields.has("calibrate") else None,
@@ -188,21 +230,6 @@ def parse_recipe(data: bytes | str, *, where: str = "recipe") -> Recipe:
     )
 
 
-def _bare(fields: Fields, key: str, default: str | None = None) -> str:
-    value = fields.text(key, default)
-    if not is_bare_name(value):
-        raise fields.refuse(
-            key, f"{value[:80]!a} is not a plain name (a-z, 0-9, '.', '_', '-'; at most 63)"
-        )
-    return value
-
-
-def _matching(fields: Fields, key: str, value: str, form: re.Pattern[str], what: str) -> str:
-    if not form.match(value):
-        raise fields.refuse(key, f"{value[:80]!a} is not {what}")
-    return value
-
-
 def _parse_source(fields: Fields) -> HubSource | FolderSource:
     fields.only("hub", "path", "revision", "include", "exclude")
     if fields.has("hub") == fields.has("path"):
@@ -210,39 +237,18 @@ def _parse_source(fields: Fields) -> HubSource | FolderSource:
     if fields.has("path"):
         if fields.has("revision"):
             raise fields.refuse("revision", "a local folder has none")
-        return FolderSource(_path(fields, "path"))
-    repository = _matching(
+        return FolderSource(path_of(fields, "path"))
+    repository = matching(
         fields, "hub", fields.text("hub"), _REPOSITORY, "a repository, as Qwen/Qwen3-0.6B"
     )
-    return HubSource(repository, _plain(fields, "revision", fields.text("revision", "main")))
-
-
-def _plain(fields: Fields, key: str, value: str) -> str:
-    if len(value) > 4096 or not value.isprintable():
-        raise fields.refuse(key, "is too long, or holds a character that cannot be printed")
-    return value
-
-
-def _path(fields: Fields, key: str) -> str:
-    return _plain(fields, key, fields.text(key))
-
-
-def _patterns(fields: Fields, key: str, default: tuple[str, ...]) -> tuple[str, ...]:
-    patterns = fields.texts(key, default)
-    if len(patterns) > 256:
-        raise fields.refuse(key, "more than 256 patterns")
-    for index, pattern in enumerate(patterns):
-        _plain(fields, f"{key}[{index}]", pattern)
-        if pattern.startswith("/") or "\\" in pattern or ".." in pattern.split("/"):
-            raise fields.refuse(f"{key}[{index}]", "is not a pattern relative to the source")
-    return patterns
+    return HubSource(repository, printable(fields, "revision", fields.text("revision", "main")))
 
 
 def _parse_licences(fields: Fields) -> tuple[str, ...]:
     fields.only("allow")
     licences = tuple(licence.lower() for licence in fields.texts("allow", ()))
     for index, licence in enumerate(licences):
-        _matching(fields, f"allow[{index}]", licence, _LICENCE, "a licence id, as apache-2.0")
+        matching(fields, f"allow[{index}]", licence, _LICENCE, "a licence id, as apache-2.0")
     return licences
 
 
@@ -253,33 +259,62 @@ def _parse_variants(fields: Fields) -> tuple[Variant, ...]:
     for index, variant in enumerate(variants):
         if variant.name in (earlier.name for earlier in variants[:index]):
             raise fields.refuse(f"variants[{index}].name", f"a second {variant.name!r}")
+    models = [variant.name for variant in variants if variant.format == GGUF]
+    for index, variant in enumerate(variants):
+        if variant.adapter is not None and variant.adapter.base not in models:
+            raise fields.refuse(
+                f"variants[{index}].base", f"{variant.adapter.base!r} is no variant of format gguf"
+            )
     return variants
 
 
 def _parse_variant(fields: Fields) -> Variant:
-    fields.only("name", "format", "type", "scheme")
+    fields.only("name", "format", *_OWNERS)
     form = fields.text("format")
     if form not in FORMATS:
         raise fields.refuse("format", f"{form[:40]!a} is not one of {', '.join(FORMATS)}")
-    for key, owner in (("type", GGUF), ("scheme", COMPRESSED_TENSORS)):
+    for key, owner in _OWNERS.items():
         if fields.has(key) and form != owner:
             raise fields.refuse(key, f"belongs to the format {owner}, not to {form}")
+    published = fields.has("file")
+    for key in _QUANTIZING:
+        if published and fields.has(key):
+            raise fields.refuse(key, "is of what is quantized here; file is published so already")
     return Variant(
-        name=_bare(fields, "name"),
+        name=name_of(fields, "name"),
         format=form,
-        type=_token(fields, "type") if form == GGUF else None,
-        scheme=_token(fields, "scheme") if form == COMPRESSED_TENSORS else None,
+        type=type_of(fields, "type") if form == GGUF and not published else None,
+        scheme=type_of(fields, "scheme") if form == COMPRESSED_TENSORS else None,
+        overrides=tensor_types(fields.optional_mapping("overrides")),
+        output=optional_type_of(fields, "output"),
+        token_embedding=optional_type_of(fields, "token_embedding"),
+        file=gguf_pattern(fields, "file") if published else None,
+        adapter=_parse_adapter(fields) if form == LORA else None,
     )
 
 
-def _token(fields: Fields, key: str) -> str:
-    return _matching(fields, key, fields.text(key), _TYPE, "a type in capitals, as Q4_K_M")
+def _parse_adapter(fields: Fields) -> Adapter:
+    source = fields.mapping("source")
+    source.only("hub", "path", "revision")
+    return Adapter(_parse_source(source), name_of(fields, "base"))
+
+
+_QUANTIZING = ("type", "overrides", "output", "token_embedding")
+_OWNERS = (
+    dict.fromkeys((*_QUANTIZING, "file"), GGUF)
+    | {"scheme": COMPRESSED_TENSORS}
+    | dict.fromkeys(("source", "base"), LORA)
+)
 
 
 def _parse_calibration(fields: Fields) -> Calibration:
     entry = fields.mapping("calibrate")
     entry.only("text", "imatrix")
-    return Calibration(_path(entry, "text"), entry.flag("imatrix", False))
+    if isinstance(entry.values.get("imatrix"), str):
+        if entry.has("text"):
+            raise entry.refuse("text", "is not needed where imatrix names a ready matrix")
+        return Calibration(None, imatrix=False, matrix=path_of(entry, "imatrix"))
+    return Calibration(path_of(entry, "text"), entry.flag("imatrix", False))
 
 
 def _parse_quality(fields: Fields) -> QualityGate:
@@ -290,7 +325,7 @@ def _parse_quality(fields: Fields) -> QualityGate:
     if not match:
         raise entry.refuse("max_perplexity_increase", f"{percent[:40]!a} is not a share, as 5%")
     ppm = int(match[1]) * 10_000 + int((match[2] or "").ljust(4, "0"))
-    return QualityGate(_path(entry, "text"), ppm)
+    return QualityGate(path_of(entry, "text"), ppm)
 
 
 def _parse_smoke(fields: Fields) -> Smoke:
@@ -304,7 +339,7 @@ def _parse_smoke(fields: Fields) -> Smoke:
     return Smoke(
         prompts=prompts,
         max_tokens=fields.integer("max_tokens", 32, least=1, most=4096),
-        text=_path(fields, "text") if fields.has("text") else None,
+        text=path_of(fields, "text") if fields.has("text") else None,
     )
 
 
@@ -324,13 +359,13 @@ def _parse_target(fields: Fields) -> Target:
     if not 0 < len(pythons) <= 16:
         raise fields.refuse("python", f"{len(pythons)} of them; there must be 1 to 16")
     for index, python in enumerate(pythons):
-        _matching(fields, f"python[{index}]", python, _PYTHON, "a Python, as '3.11'")
+        matching(fields, f"python[{index}]", python, _PYTHON, "a Python, as '3.11'")
     return Target(
-        platform=_matching(
+        platform=matching(
             fields, "platform", fields.text("platform"), _PLATFORM, "a platform, as linux_x86_64"
         ),
         python=pythons,
-        glibc=_matching(
+        glibc=matching(
             fields, "glibc", fields.text("glibc", default.glibc), _GLIBC, "a glibc, as '2.28'"
         ),
     )
@@ -343,7 +378,7 @@ def _parse_runtime(fields: Fields) -> Runtime:
         raise fields.refuse("engine", f"{engine[:40]!a} is not one of {', '.join(ENGINES)}")
     wheels = fields.texts("extra_wheels", ())
     for index, wheel in enumerate(wheels):
-        _plain(fields, f"extra_wheels[{index}]", wheel)
+        printable(fields, f"extra_wheels[{index}]", wheel)
     return Runtime(engine, wheels)
 
 

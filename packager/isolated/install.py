@@ -23,6 +23,7 @@ from packager.format.receipt import RECEIPT_NAME, Receipt, SmokeRecord, encode_r
 from packager.format.sizes import format_size
 from packager.format.sums import SUMS_NAME, signature_name
 from packager.format.timestamps import format_timestamp
+from packager.isolated.adapters import engine_files, with_bases
 from packager.isolated.held import check_held
 from packager.isolated.media import Media
 from packager.isolated.patch import open_patch
@@ -132,7 +133,8 @@ def _activate(
     number = next_number(home, name)
     with staging(home, name) as staged:
         _link_variants(verified.bundle, variants, home, staged)
-        results = _test_variants(variants, staged, progress) if request.smoke else ()
+        bundle = verified.bundle
+        results = _test_variants(bundle, variants, staged, progress) if request.smoke else ()
         receipt = _receipt(request, verified, variants, results, number)
         _write_evidence(verified, receipt, staged)
         remove_partials(home, name)
@@ -172,7 +174,7 @@ def _choose_variants(bundle: Bundle, name: str | None) -> tuple[Variant, ...]:
     if not chosen:
         names = ", ".join(variant.name for variant in bundle.variants)
         raise UsageError(f"{bundle.title} has no variant {name!r}; it has {names}")
-    return chosen
+    return with_bases(bundle, chosen)
 
 
 def _link_variants(bundle: Bundle, variants: tuple[Variant, ...], home: Home, staged: Path) -> None:
@@ -184,7 +186,7 @@ def _link_variants(bundle: Bundle, variants: tuple[Variant, ...], home: Home, st
 
 
 def _test_variants(
-    variants: tuple[Variant, ...], staged: Path, progress: Progress
+    bundle: Bundle, variants: tuple[Variant, ...], staged: Path, progress: Progress
 ) -> tuple[SmokeResult, ...]:
     """Let each variant that has golden outputs answer; the first that fails ends it."""
     results = []
@@ -192,8 +194,14 @@ def _test_variants(
         if variant.model is None or variant.golden is None:
             progress.note(f"{variant.name}: carried as it is; no engine here runs it, not tested")
             continue
-        model = staged / variant.name / variant.model
-        result = smoke_test(model, variant.golden, variant=variant.name, progress=progress)
+        files = engine_files(bundle, variant, staged)
+        result = smoke_test(
+            files.model,
+            variant.golden,
+            variant=variant.name,
+            adapter=files.adapter,
+            progress=progress,
+        )
         if not result.ok:
             raise SmokeTestError(
                 f"{variant.name}: does not answer as it did at the build",

@@ -9,6 +9,7 @@ from pathlib import Path
 from packager.errors import UsageError
 from packager.format.bundle import Variant
 from packager.format.canonical import Json
+from packager.isolated.adapters import engine_files
 from packager.progress import Progress
 from packager.runtime.smoke import SmokeResult, smoke_test
 from packager.store.blobs import collect_garbage
@@ -28,11 +29,12 @@ from packager.store.partials import remove_partials
 
 @dataclass(frozen=True)
 class InstalledVariant:
-    """A variant on this host: what the index says of it, and the file the engine opens."""
+    """A variant on this host: what the index says of it, and the files the engine opens."""
 
     generation: Generation
     variant: Variant
     model: Path
+    adapter: Path | None
 
 
 def find_variant(home: Home, name: str, variant: str | None) -> InstalledVariant:
@@ -45,10 +47,8 @@ def find_variant(home: Home, name: str, variant: str | None) -> InstalledVariant
     names = ", ".join(v.name for v in installed)
     for candidate in installed:
         if candidate.name == variant or (variant is None and candidate.model is not None):
-            if candidate.model is None:
-                raise UsageError(f"{name} {variant}: carried as it is; the engine cannot open it")
-            model = generation.path / candidate.name / candidate.model
-            return InstalledVariant(generation, candidate, model)
+            files = engine_files(generation.bundle, candidate, generation.path)
+            return InstalledVariant(generation, candidate, files.model, files.adapter)
     wanted = "variant that the engine opens" if variant is None else f"variant {variant!r}"
     raise UsageError(f"{name} has no {wanted} installed; it has {names}")
 
@@ -59,7 +59,11 @@ def smoke(home: Home, name: str, variant: str | None, progress: Progress) -> Smo
     if found.variant.golden is None:
         raise UsageError(f"{name} {found.variant.name}: no outputs were recorded at the build")
     return smoke_test(
-        found.model, found.variant.golden, variant=found.variant.name, progress=progress
+        found.model,
+        found.variant.golden,
+        variant=found.variant.name,
+        adapter=found.adapter,
+        progress=progress,
     )
 
 

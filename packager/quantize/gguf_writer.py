@@ -15,7 +15,7 @@ from packager.format.gguf_header import DEFAULT_ALIGNMENT, MAGIC
 
 VERSION = 3
 
-_UINT32, _INT32, _FLOAT32, _BOOL, _STRING, _ARRAY = 4, 5, 6, 7, 8, 9
+_UINT8, _UINT32, _INT32, _FLOAT32, _BOOL, _STRING, _ARRAY = 0, 4, 5, 6, 7, 8, 9
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,16 @@ def int32s(key: str, values: Sequence[int]) -> Entry:
 def float32s(key: str, values: Sequence[float]) -> Entry:
     """An array of 32-bit floats."""
     return _array(key, _FLOAT32, len(values), struct.pack(f"<{len(values)}f", *values))
+
+
+def flags(key: str, values: Sequence[bool]) -> Entry:
+    """An array of booleans."""
+    return _array(key, _BOOL, len(values), bytes(values))
+
+
+def octets(key: str, values: bytes) -> Entry:
+    """An array of unsigned 8-bit integers."""
+    return _array(key, _UINT8, len(values), values)
 
 
 def encode_header(entries: Sequence[Entry], tensors: Sequence[TensorInfo]) -> bytes:

@@ -1,8 +1,9 @@
-"""llama.cpp's own quantization, called in xllamacpp's shared object.
+"""Quantization: llama.cpp's own, in xllamacpp's shared object, or compiled here to the same bytes.
 
-``ggml_quantize_chunk`` turns rows of float32 into any tensor type; ctypes lets go of the
-interpreter's lock meanwhile, so threads really run side by side. The module itself is not
-imported: it would start a whole engine.
+``ggml_quantize_chunk`` turns rows of float32 into any tensor type; the kernels of
+:mod:`packager.quantize.simd` do some of them several times as fast. ctypes lets go of the
+interpreter's lock meanwhile, so threads really run side by side. The engine's module itself is
+not imported: it would start a whole engine.
 """
 
 from __future__ import annotations
@@ -15,29 +16,53 @@ from functools import cache
 from pathlib import Path
 
 from packager.errors import EngineError
-from packager.format.ggml_types import GgmlType
+from packager.format.ggml_types import BY_NAME, GgmlType
+from packager.quantize.simd.compiled import Compiled, load_compiled
 
 _MODULE = "xllamacpp"
+_F16 = BY_NAME["F16"]
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """The functions of one loaded library."""
+    """ggml in the engine's ``library``, and what was ``compiled`` to stand in for it."""
 
     library: ctypes.CDLL
+    compiled: Compiled
 
-    def quantize(self, kind: GgmlType, source: int, target: int, *, rows: int, columns: int) -> int:
+    def quantize(
+        self,
+        kind: GgmlType,
+        source: int,
+        target: int,
+        *,
+        rows: int,
+        columns: int,
+        matrix: int | None = None,
+    ) -> int:
         """Write ``rows`` rows at address ``target`` as ``kind``; returns their bytes.
 
-        ``source`` is the address of float32 (rows, columns). The rows must be whole blocks:
-        ggml ends the process otherwise.
+        ``source`` is the address of float32 (rows, columns), ``matrix`` that of float32
+        (columns,): how much each column matters. The rows must be whole blocks: ggml ends the
+        process otherwise.
         """
+        if own := self.compiled.functions.get(kind):
+            own(source, target, rows, columns, matrix)
+            return kind.row_size(rows * columns)
         return int(
-            self.library.ggml_quantize_chunk(kind.number, source, target, 0, rows, columns, None)
+            self.library.ggml_quantize_chunk(kind.number, source, target, 0, rows, columns, matrix)
         )
+
+    def widen_f16(self, source: int, target: int, count: int) -> None:
+        """Write ``count`` half-precision numbers at address ``source`` as float32."""
+        halves = self.compiled.halves
+        widen = halves.widen if halves else self.library.ggml_fp16_to_fp32_row
+        widen(source, target, count)
 
     def is_valid(self, kind: GgmlType, target: int, size: int) -> bool:
         """Whether no value, nor any block's scale, became infinite or not a number."""
+        if kind == _F16 and self.compiled.halves:
+            return self.compiled.halves.are_finite(target, size // kind.block_size)
         return bool(self.library.ggml_validate_row_data(kind.number, target, size))
 
 
@@ -49,6 +74,7 @@ def load_kernels() -> Kernels:
         _load_carried_libgomp()
         library = ctypes.CDLL(str(path))
         chunk, validate = library.ggml_quantize_chunk, library.ggml_validate_row_data
+        widen = library.ggml_fp16_to_fp32_row
     except (OSError, AttributeError) as error:
         raise EngineError(
             f"{path}: cannot be loaded: {error}",
@@ -66,7 +92,9 @@ def load_kernels() -> Kernels:
     )
     validate.restype = ctypes.c_bool
     validate.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)
-    return Kernels(library)
+    widen.restype = None
+    widen.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
+    return Kernels(library, load_compiled(library))
 
 
 def _load_carried_libgomp() -> None:

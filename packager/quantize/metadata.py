@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import re
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
-from packager.errors import UsageError
 from packager.quantize.architectures.architecture import Architecture
-from packager.quantize.config import ModelConfig, RopeScaling
-from packager.quantize.gguf_writer import Entry, float32, text, uint32
+from packager.quantize.config import ModelConfig
+from packager.quantize.gguf_writer import Entry, flag, float32, text, uint32
+from packager.quantize.pooling import Pooling
+from packager.quantize.rope import rope_entries
 from packager.quantize.types import FileType
 
 QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION in ggml.h
@@ -16,85 +18,70 @@ QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION in ggml.h
 # llama.cpp looks for these in the name, and then reads the vocabulary otherwise
 # (llama-vocab.cpp, "set attributes by model/tokenizer/architecture name").
 _TRAPS = re.compile(r"(phi)-?(3)|(modern)-(bert)", re.IGNORECASE)
+_PHI3 = "phi-3"
 
 
 def model_entries(
-    architecture: Architecture, config: ModelConfig, kind: FileType, name: str
+    architecture: Architecture,
+    config: ModelConfig,
+    kind: FileType,
+    name: str,
+    *,
+    pooling: Pooling | None,
+    strips_as_phi3: bool,
 ) -> tuple[Entry, ...]:
-    """Everything about the model but its tokenizer. ``name`` becomes ``general.name``."""
-    prefix = architecture.gguf_name
+    """Everything about the model but its tokenizer. ``name`` becomes ``general.name``.
+
+    ``strips_as_phi3``: special tokens take the white space after them; the name tells llama.cpp.
+    """
+    name = _TRAPS.sub(_apart, name)
+    if strips_as_phi3:
+        name = f"{name} ({_PHI3})"
     return (
         text("general.architecture", architecture.gguf_name),
         text("general.type", "model"),
-        text("general.name", _TRAPS.sub(_apart, name)),
+        text("general.name", name),
         uint32("general.file_type", kind.number),
         uint32("general.quantization_version", QUANTIZATION_VERSION),
-        uint32(f"{prefix}.vocab_size", config.vocabulary),
-        uint32(f"{prefix}.context_length", config.context),
-        uint32(f"{prefix}.embedding_length", config.width),
-        uint32(f"{prefix}.block_count", config.layers),
-        uint32(f"{prefix}.feed_forward_length", config.feed_forward),
-        uint32(f"{prefix}.attention.head_count", config.heads),
-        uint32(f"{prefix}.attention.head_count_kv", config.key_value_heads),
-        uint32(f"{prefix}.attention.key_length", config.head_size),
-        uint32(f"{prefix}.attention.value_length", config.head_size),
-        float32(f"{prefix}.attention.layer_norm_rms_epsilon", config.norm_epsilon),
-        uint32(f"{prefix}.rope.dimension_count", config.head_size),
-        float32(f"{prefix}.rope.freq_base", config.rope_base),
-        *_rope_scaling_entries(f"{prefix}.rope.scaling", config.rope_scaling),
+        *shape_entries(architecture, config),
+        *_own(architecture, [pooling.entry] if pooling else []),
     )
 
 
-def rope_factors(architecture: Architecture, config: ModelConfig) -> tuple[float, ...] | None:
-    """Llama 3's divisors of the rotary frequencies, one for each pair of a head, or ``None``.
+def shape_entries(architecture: Architecture, config: ModelConfig) -> Iterator[Entry]:
+    """What follows from ``config`` alone.
 
-    Slow rotations are divided by ``factor``, fast ones are left, those between are blended
-    (transformers, ``_compute_llama3_parameters``). llama.cpp takes them as the tensor
-    ``rope_freqs.weight``, for the ``llama`` architecture only.
+    Raises ``UsageError`` for what llama.cpp would compute otherwise than transformers,
+    ``MalformedError`` for what makes no sense.
     """
-    scaling = config.rope_scaling
-    if scaling is None or scaling.kind != "llama3":
-        return None
-    if architecture.gguf_name != "llama":
-        raise UsageError(
-            f"config.json: llama3 rope scaling is not known for {architecture.name}",
-            hint="use `format: safetensors`",
-        )
-    factor = scaling.number("factor", 8.0)
-    low = scaling.number("low_freq_factor", 1.0)
-    high = scaling.number("high_freq_factor", 4.0)
-    trained = scaling.number("original_max_position_embeddings")
-    factors = []
-    for pair in range(config.head_size // 2):
-        wavelength = 2 * math.pi * config.rope_base ** (2 * pair / config.head_size)
-        if wavelength < trained / high:
-            factors.append(1.0)
-        elif wavelength > trained / low:
-            factors.append(factor)
-        else:
-            blend = (trained / wavelength - low) / (high - low)
-            factors.append(1 / ((1 - blend) / factor + blend))
-    return tuple(factors)
+    yield from _own(architecture, _common_entries(architecture, config))
+    yield from _own(architecture, architecture.entries(config))
 
 
-def _rope_scaling_entries(prefix: str, scaling: RopeScaling | None) -> list[Entry]:
-    if scaling is None or scaling.kind == "llama3":
-        return []
-    entries = [
-        text(f"{prefix}.type", scaling.kind),
-        float32(f"{prefix}.factor", scaling.number("factor")),
-    ]
-    if scaling.kind == "yarn":
-        trained = int(scaling.number("original_max_position_embeddings"))
-        entries.append(uint32(f"{prefix}.original_context_length", trained))
-        for theirs, ours in (
-            ("attention_factor", "yarn_attn_factor"),
-            ("beta_fast", "yarn_beta_fast"),
-            ("beta_slow", "yarn_beta_slow"),
-        ):
-            if theirs in scaling.numbers:
-                entries.append(float32(f"{prefix}.{ours}", scaling.number(theirs)))
-    return entries
+def _own(architecture: Architecture, entries: Iterable[Entry]) -> Iterator[Entry]:
+    """``entries`` with the architecture before their keys."""
+    for entry in entries:
+        yield replace(entry, key=f"{architecture.gguf_name}.{entry.key}")
+
+
+def _common_entries(architecture: Architecture, config: ModelConfig) -> Iterator[Entry]:
+    yield uint32("vocab_size", config.vocabulary)
+    yield uint32("context_length", config.context)
+    yield uint32("embedding_length", config.width)
+    yield uint32("block_count", config.layers)
+    yield uint32("feed_forward_length", config.feed_forward)
+    yield uint32("attention.head_count", config.heads)
+    yield uint32("attention.head_count_kv", config.key_value_heads)
+    yield uint32("attention.key_length", config.head_size)
+    yield uint32("attention.value_length", config.head_size)
+    yield float32(f"attention.{architecture.norm_epsilon}", config.norm_epsilon)
+    if architecture.is_encoder:
+        yield flag("attention.causal", False)
+    if config.rope is not None:
+        yield from rope_entries(config.rope)
+    if config.experts:
+        yield uint32("expert_count", config.experts)
+        yield uint32("expert_used_count", config.experts_used)
 
 
 def _apart(match: re.Match[str]) -> str:

@@ -9,16 +9,30 @@ from pathlib import Path
 
 from packager.errors import MalformedError, UsageError
 from packager.format import safetensors_header as safetensors
-from packager.format.foreign_json import parse_json_object
+from packager.format.fields import Fields
+from packager.format.foreign_json import parse_json, parse_json_object
 from packager.format.safetensors_header import SafetensorsHeader, TensorEntry
 from packager.store.atomic import open_regular, read_capped
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
+MODULES_NAME = "modules.json"
 
 MAX_CONFIG_SIZE = 1 << 20
 MAX_TEMPLATE_SIZE = 1 << 20
 MAX_TOKENIZER_SIZE = 128 << 20
+
+
+@dataclass(frozen=True)
+class Module:
+    """One entry of sentence-transformers' ``modules.json``: ``kind`` is the class of ``type``.
+
+    ``config`` is the ``config.json`` in its folder ``path``.
+    """
+
+    kind: str
+    path: str
+    config: Mapping[str, object] | None
 
 
 @dataclass(frozen=True)
@@ -31,6 +45,7 @@ class Documents:
     added_tokens: Mapping[str, object]
     sentencepiece: bytes | None
     chat_template: str | None
+    modules: tuple[Module, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,6 +74,7 @@ def read_documents(files: Mapping[str, Path]) -> Documents:
         added_tokens=_read_json(files, "added_tokens.json", MAX_TOKENIZER_SIZE) or {},
         sentencepiece=sentencepiece,
         chat_template=None if template is None else _decode(template, "chat_template.jinja"),
+        modules=_read_modules(files),
     )
 
 
@@ -92,6 +108,23 @@ def read_header(path: Path, what: str) -> SafetensorsHeader:
         end = safetensors.header_end(prefix, file_size=file_size, what=what)
         header = os.pread(descriptor, end, 0)
     return safetensors.parse_header(header, file_size=file_size, what=what)
+
+
+def _read_modules(files: Mapping[str, Path]) -> tuple[Module, ...]:
+    data = _read(files, MODULES_NAME, MAX_CONFIG_SIZE)
+    if data is None:
+        return ()
+    found = Fields.of({"modules": parse_json(data, what=MODULES_NAME)}, MODULES_NAME)
+    return found.each("modules", lambda fields: _module(fields, files))
+
+
+def _module(fields: Fields, files: Mapping[str, Path]) -> Module:
+    path = str(fields.values.get("path", ""))
+    return Module(
+        kind=fields.text("type").rpartition(".")[2],
+        path=path,
+        config=_read_json(files, f"{path}/config.json", MAX_CONFIG_SIZE),
+    )
 
 
 def _read(files: Mapping[str, Path], name: str, max_size: int) -> bytes | None:

@@ -13,13 +13,15 @@ from typing import cast
 from packager.errors import EngineError
 from packager.format.digest import Digest
 from packager.format.golden import ALTERNATIVES, Alternatives
-from packager.runtime.model_file import ModelFile, read_model_file
+from packager.runtime.model_file import ModelFile, check_adapter_file, read_model_file
 from packager.runtime.process import Message, WorkerProcess
 from packager.runtime.sandbox import Egress
 
-DEFAULT_CONTEXT = 4096
 LOOPBACK = "127.0.0.1"
 
+_CONTEXT = 4096
+# A text is read whole or not at all, and most models for search know no longer one.
+_CONTEXT_FOR_VECTORS = 8192
 # Below this many bytes of weights, threads wait for each other longer than they work. The
 # number of threads changes no result, only the time.
 _SMALL_MODEL_SIZE = 64 << 20
@@ -32,14 +34,16 @@ _SLOWEST_DISK = 10 << 20  # bytes a second
 class EngineOptions:
     """How to run the engine.
 
-    ``context`` is in tokens, bounded by the model's own; ``slots`` requests at once share it.
+    ``context`` is in tokens, bounded by the model's own, ``None`` for what suits its kind;
+    ``slots`` requests at once share it.
     ``measuring`` gives up speed for answers that are the same each time. ``isolate`` asks for
     a network namespace. ``host``, ``port`` and ``private`` are where its HTTP routes listen and
-    whether others may use them; ``name`` is what they call the model. ``libraries`` is a
-    directory with the carried ``libgomp.so.1``.
+    whether others may use them; ``name`` is what they call the model. ``pooling`` ("mean") asks
+    for vectors of a model that generates, too. ``adapter`` is a LoRA adapter to apply.
+    ``libraries`` is a directory with the carried ``libgomp.so.1``.
     """
 
-    context: int = DEFAULT_CONTEXT
+    context: int | None = None
     threads: int | None = None
     measuring: bool = False
     isolate: bool = True
@@ -48,6 +52,8 @@ class EngineOptions:
     port: int = 0
     slots: int = 1
     name: str | None = None
+    pooling: str | None = None
+    adapter: Path | None = None
     libraries: Path | None = None
 
 
@@ -97,13 +103,21 @@ class Engine(AbstractContextManager["Engine"]):
     silent for ten minutes.
     """
 
+    worker = "packager.runtime.worker"
+
     def __init__(self, model: Path, options: EngineOptions | None = None) -> None:
-        """Open ``model``. Raises ``EngineError``, and what :func:`read_model_file` raises."""
+        """Open ``model``.
+
+        Raises ``EngineError``, and what :func:`read_model_file` and :func:`check_adapter_file`
+        raise.
+        """
         self._options = options or EngineOptions()
         self.file = read_model_file(model)
+        if self._options.adapter is not None:
+            check_adapter_file(self._options.adapter, self.file)
         self.threads = self._options.threads or default_threads(self.file)
-        self.context = min(self._options.context, self.file.context)
-        self._process = WorkerProcess(libraries=self._options.libraries)
+        self.context = min(self._options.context or default_context(self.file), self.file.context)
+        self._process = WorkerProcess(self.worker, libraries=self._options.libraries)
         self._answering = False
         try:
             opened = self._open()
@@ -126,6 +140,11 @@ class Engine(AbstractContextManager["Engine"]):
         """The process id of the engine."""
         return self._process.pid
 
+    @property
+    def makes_vectors(self) -> bool:
+        """Whether it is open for :meth:`embed`, and not for answers."""
+        return self.file.makes_vectors or self._options.pooling is not None
+
     def identity(self) -> Identity:
         """Which engine this is."""
         found = cast("dict[str, str]", self._ask("identity"))
@@ -134,6 +153,17 @@ class Engine(AbstractContextManager["Engine"]):
     def tokenize(self, text: str) -> tuple[int, ...]:
         """The token ids of ``text``, with what the model wants at the beginning."""
         return tuple(cast("list[int]", self._ask("tokenize", text=text, special=True)))
+
+    def embed(self, tokens: Sequence[int]) -> tuple[float, ...]:
+        """The vector of ``tokens``, of length 1; at most ``context`` of them."""
+        if len(tokens) > self.context:
+            raise EngineError(
+                f"a text of {len(tokens)} tokens; the model reads {self.context} at once",
+                hint="cut the text into parts, and make a vector of each",
+            )
+        patience = len(tokens) * _SECONDS_PER_TOKEN
+        found = self._ask("embed", patience=patience, tokens=list(tokens))
+        return tuple(cast("list[float]", found))
 
     def generate(self, prompt: Sequence[int], max_tokens: int) -> Generation:
         """Continue the tokens ``prompt`` greedily, to the model's end or ``max_tokens``."""
@@ -191,6 +221,7 @@ class Engine(AbstractContextManager["Engine"]):
             self._process.receive(0)
 
     def _open(self) -> Message:
+        adapter = self._options.adapter
         opening = {
             "model": str(self.file.path),
             "name": self._options.name or self.file.path.stem,
@@ -201,6 +232,9 @@ class Engine(AbstractContextManager["Engine"]):
             "host": self._options.host,
             "port": self._options.port,
             "slots": self._options.slots,
+            "embedding": self.makes_vectors,
+            "pooling": self._options.pooling,
+            "adapter": None if adapter is None else str(adapter.absolute()),
         }
         start = {"opening": opening, "isolate": self._options.isolate, "parent": os.getpid()}
         self._process.send(start)
@@ -247,6 +281,11 @@ class Engine(AbstractContextManager["Engine"]):
         if "error" in message:
             raise _error(message, self._process.last_words())
         return message
+
+
+def default_context(file: ModelFile) -> int:
+    """Tokens to make room for where nobody said how many."""
+    return _CONTEXT_FOR_VECTORS if file.makes_vectors else _CONTEXT
 
 
 def default_threads(file: ModelFile) -> int:

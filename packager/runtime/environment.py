@@ -35,14 +35,17 @@ _THREADS = {"OMP_WAIT_POLICY": "passive"}
 
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from packager.runtime.worker import main; main()"
+    "from importlib import import_module; import_module(sys.argv[2]).main()"
 )
 
 
-def worker_command() -> list[str]:
-    """How the engine's process is started: this interpreter, isolated, with this module path."""
+def worker_command(module: str) -> list[str]:
+    """How the engine's process is started: this interpreter, isolated, with this module path.
+
+    It runs ``main`` of ``module``.
+    """
     path = [str(Path(entry).absolute()) for entry in sys.path]
-    return [sys.executable, "-I", "-c", _START, json.dumps(path)]
+    return [sys.executable, "-I", "-c", _START, json.dumps(path), module]
 
 
 def worker_environment(

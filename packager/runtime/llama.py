@@ -53,7 +53,9 @@ class Opening:
 
     ``measuring`` gives up speed for answers that are the same each time. ``host`` and ``port``
     are where the HTTP routes listen; port 0 is any free one. ``private`` keeps other users of
-    the host off them; ``name`` is what they call the model.
+    the host off them; ``name`` is what they call the model. ``embedding`` opens it for vectors
+    alone, made as the file says, or as ``pooling`` does: "mean", or ``None``. ``adapter`` is the
+    file of a LoRA adapter that is applied to it.
     """
 
     model: str
@@ -65,6 +67,9 @@ class Opening:
     host: str
     port: int
     slots: int
+    embedding: bool = False
+    pooling: str | None = None
+    adapter: str | None = None
 
 
 class Llama:
@@ -81,14 +86,14 @@ class Llama:
             raise RefusedError(f"the engine cannot be loaded: {error}", "import") from error
         except RuntimeError as error:
             raise RefusedError(f"{opening.model}: the engine cannot open it", "open") from error
-        self._library = Path(xllamacpp.xllamacpp.__file__)
+        self.library = Path(xllamacpp.xllamacpp.__file__)
         self.url = str(self._server.listening_address)
         self._route("GET", "/health")
 
     def identity(self) -> dict[str, str]:
         """Name, version, and the digest of the shared object that does the arithmetic."""
         digest = hashlib.sha256()
-        with self._library.open("rb") as file:
+        with self.library.open("rb") as file:
             while block := file.read(_READ_SIZE):
                 digest.update(block)
         return {"engine": ENGINE, "version": version(ENGINE), "digest": digest.hexdigest()}
@@ -98,6 +103,18 @@ class Llama:
         body = {"content": text, "add_special": special, "parse_special": False}
         tokens: list[int] = self._route("POST", "/tokenize", body)["tokens"]
         return tokens
+
+    def embed(self, tokens: list[int]) -> list[float]:
+        """The vector of ``tokens``, all of which the model reads at once; of length 1."""
+        answer: Any = self._route("POST", "/embeddings", {"content": tokens})
+        [vector, *others] = answer[0]["embedding"]
+        if others:
+            raise RefusedError(
+                "the model makes a vector of each token, and does not say how to pool"
+            )
+        if not all(isinstance(part, float | int) for part in vector):  # JSON has no NaN
+            raise RefusedError("the model makes a vector of what are no numbers")
+        return [float(part) for part in vector]
 
     def generate(self, prompt: list[int], max_tokens: int) -> dict[str, Any]:
         """Continue ``prompt`` greedily: tokens, their text, and milliseconds after the first."""
@@ -206,6 +223,8 @@ def _parameters(xllamacpp: Any, opening: Opening, key: str) -> Any:
     params = xllamacpp.CommonParams()
     params.model.path = opening.model
     params.model_alias = {opening.name}
+    if opening.adapter is not None:
+        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(opening.adapter, 1.0)]
     params.offline = True
     params.n_ctx = opening.context
     params.n_parallel = opening.slots
@@ -224,6 +243,8 @@ def _parameters(xllamacpp: Any, opening: Opening, key: str) -> Any:
         params.reasoning_format = xllamacpp.common_reasoning_format.COMMON_REASONING_FORMAT_NONE
     if opening.measuring:
         _measure_exactly(xllamacpp, params)
+    if opening.embedding:
+        _make_vectors(xllamacpp, params, opening)
     return params
 
 
@@ -239,6 +260,14 @@ def _measure_exactly(xllamacpp: Any, params: Any) -> None:
     params.cache_ram_mib = 0
     params.cache_idle_slots = False
     params.n_ctx_checkpoints = 0
+
+
+def _make_vectors(xllamacpp: Any, params: Any, opening: Opening) -> None:
+    params.embedding = True
+    # One vector comes of all that is read, so it must be read in one batch.
+    params.n_batch = params.n_ubatch = opening.context
+    if opening.pooling == "mean":
+        params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
 
 
 def _micronats(logprob: float | None) -> int:

@@ -36,12 +36,15 @@ Message = dict[str, object]
 class WorkerProcess:
     """One running worker. It dies with the thread that started it, however that ends."""
 
-    def __init__(self, *, libraries: Path | None) -> None:
-        """Start it. ``libraries`` as in :func:`worker_environment`. Raises ``EngineError``."""
+    def __init__(self, module: str, *, libraries: Path | None) -> None:
+        """Start ``module``'s main. ``libraries`` as in :func:`worker_environment`.
+
+        Raises ``EngineError``.
+        """
         environment = worker_environment(os.environ, prefix=Path(sys.prefix), libraries=libraries)
         try:
             self._process = subprocess.Popen(
-                worker_command(),
+                worker_command(module),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

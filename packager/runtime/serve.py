@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from packager.errors import HostError
-from packager.runtime.engine import DEFAULT_CONTEXT, LOOPBACK, Engine, EngineOptions
+from packager.runtime.engine import LOOPBACK, Engine, EngineOptions
 
 DEFAULT_PORT = 8080
 _SLOTS = 4
@@ -30,12 +30,17 @@ class Service:
     @property
     def example(self) -> str:
         """A command that asks it something."""
-        route, body = "/v1/completions", {"prompt": "Hello", "max_tokens": 32}
-        if self._engine.file.has_chat_template:
-            route = "/v1/chat/completions"
-            body = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 64}
+        route, body = self._first_question()
         header = "Content-Type: application/json"
         return f"curl {self.url}{route} -H '{header}' -d '{json.dumps(body)}'"
+
+    def _first_question(self) -> tuple[str, dict[str, object]]:
+        if self._engine.makes_vectors:
+            return "/v1/embeddings", {"input": "Hello"}
+        if self._engine.file.has_chat_template:
+            messages = [{"role": "user", "content": "Hello"}]
+            return "/v1/chat/completions", {"messages": messages, "max_tokens": 64}
+        return "/v1/completions", {"prompt": "Hello", "max_tokens": 32}
 
     def wait(self) -> None:
         """Serve until SIGINT or SIGTERM ends the block that :func:`serve` opened.
@@ -53,14 +58,15 @@ def serve(
     host: str = LOOPBACK,
     port: int = DEFAULT_PORT,
     name: str | None = None,
-    context: int = DEFAULT_CONTEXT,
+    context: int | None = None,
+    adapter: Path | None = None,
     libraries: Path | None = None,
 ) -> Iterator[Service]:
     """Serve ``model`` as ``name`` on ``host`` and ``port`` (0: any free one); ready when entered.
 
     SIGINT and SIGTERM leave the block, without an error; so enter it in the main thread.
-    ``context`` tokens are shared by the requests answered at once. Raises ``HostError`` if the
-    address cannot be used, ``EngineError``, and what opening an :class:`Engine` raises.
+    ``context`` and ``adapter`` are as :class:`EngineOptions` has them. Raises ``HostError`` if
+    the address cannot be used, ``EngineError``, and what opening an :class:`Engine` raises.
     """
     _check_address(host, port)
     options = EngineOptions(
@@ -71,6 +77,7 @@ def serve(
         port=port,
         slots=_SLOTS,
         name=name,
+        adapter=adapter,
         libraries=libraries,
     )
     with suppress(_StopRequested), Engine(model, options) as engine, _stopping_on_signals():

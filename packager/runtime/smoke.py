@@ -1,118 +1,50 @@
 """Does a variant still answer as it did at the build? Record at one side, compare at the other.
 
-Both sides listen the same way, in :func:`_listen`; :func:`compare` then judges without asking
-anything. The engine runs in a process of its own, without network where the kernel allows.
+Both sides listen the same way; what was heard is then judged without asking anything. The engine
+runs in a process of its own, without network where the kernel allows.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
-from packager.errors import EngineError, SmokeTestError, UsageError
-from packager.format.golden import ALTERNATIVES, MICRONATS, Alternatives, Answer, Golden, Passage
-from packager.progress import Progress, Task
+from packager.errors import EngineError, SmokeTestError
+from packager.format.golden import Circumstances, Golden, GoldenAnswers, GoldenVectors
+from packager.progress import Progress
+from packager.runtime.answers import MAX_SCORED, compare, hear_answers
 from packager.runtime.cpu import cpu_kind, libc_kind
 from packager.runtime.engine import Engine, EngineOptions
 from packager.runtime.passage import PASSAGE
 from packager.runtime.sandbox import Egress
+from packager.runtime.vectors import compare_vectors, first_components, hear_vectors
 
-T = TypeVar("T")
-
-MAX_SCORED = 128
 _MAX_PASSAGE_CHARACTERS = 4096
 _LEAST_CONTEXT = 512
 _CONTEXT_STEP = 256
 
-# More than are recorded, so that a recorded token is found even where it lost some ranks.
-_OBSERVED_ALTERNATIVES = 40
-_LEAST_SHARE = 1e-12  # keeps a ratio of probabilities finite
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """What may differ.
-
-    ``tokens``: whether the generated tokens may. ``agreement``: the least part of positions
-    whose likeliest token must be the recorded one. ``divergence``: the most nats of mean
-    Kullback-Leibler divergence a position, over the recorded alternatives. ``perplexity``: the
-    most relative change.
-    """
-
-    tokens: bool
-    agreement: float
-    divergence: float
-    perplexity: float
-
-
-# The same build on the same kind of CPU repeats itself to the last bit.
-SAME_HOST = Tolerance(tokens=False, agreement=1.0, divergence=1e-8, perplexity=1e-5)
-# Between CPUs and builds: agreement >= 0.984 and about 3e-5 nats were measured with the same
-# file; quantizing to 4 bits costs a hundred times that.
-OTHER_HOST = Tolerance(tokens=True, agreement=0.95, divergence=1e-3, perplexity=1e-2)
-
 
 @dataclass(frozen=True)
 class SmokeResult:
-    """How a variant answered. ``expected`` and ``actual`` are texts, an answer a line."""
+    """How a variant answered. ``expected`` and ``actual`` are texts, an answer a line.
+
+    Where the variant makes vectors, a line is the beginning of one; ``cosine`` is that of the
+    angle between the recorded and the present vector which are least alike. Where it generates,
+    there are perplexities instead.
+    """
 
     ok: bool
     variant: str
     tokens_match: bool
     expected: str
     actual: str
-    perplexity: float
-    perplexity_expected: float
+    perplexity: float | None
+    perplexity_expected: float | None
     tokens_per_second: float
     egress: Egress
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """How far what was heard is from what was recorded, and what may differ between the two."""
-
-    tolerance: Tolerance
-    tokens_match: bool
-    agreement: float
-    divergence: float
-    perplexity_change: float
-
-    @property
-    def faults(self) -> tuple[str, ...]:
-        """What is outside the tolerance, in words; empty if all is well."""
-        allowed = self.tolerance
-        faults = []
-        if not (self.tokens_match or allowed.tokens):
-            faults.append("other tokens on the same engine and kind of CPU")
-        # Written so that NaN, which compares false, is a fault.
-        if not self.agreement >= allowed.agreement:
-            faults.append(
-                f"the recorded token is the likeliest at {self.agreement:.1%} of positions, "
-                f"not {allowed.agreement:.0%}"
-            )
-        if not self.divergence <= allowed.divergence:
-            faults.append(
-                f"the probabilities differ by {self.divergence:.2g} nats a token, "
-                f"more than {allowed.divergence:.0e}"
-            )
-        if not self.perplexity_change <= allowed.perplexity:
-            faults.append(
-                f"the perplexity differs by {self.perplexity_change:.2%}, "
-                f"more than {allowed.perplexity:.2%}"
-            )
-        return tuple(faults)
-
-
-@dataclass(frozen=True)
-class _Heard:
-    """What the engine said. Positions are those along the recorded tokens, if there are any."""
-
-    golden: Golden
-    tokens_per_second: float
+    cosine: float | None = None
 
 
 def record_golden(
@@ -121,24 +53,42 @@ def record_golden(
     prompts: Sequence[str],
     max_tokens: int,
     text: str | None = None,
+    adapter: Path | None = None,
     libraries: Path | None = None,
     progress: Progress,
 ) -> Golden:
     """Record how ``model`` answers ``prompts`` and reads ``text`` (a built-in one if ``None``).
 
-    ``libraries`` is a directory with the carried ``libgomp.so.1``. Raises ``EngineError``, and
-    ``UsageError`` for a text too short to measure.
+    A model that makes vectors makes one of each. ``adapter`` is one to apply to it. ``libraries``
+    is a directory with the carried ``libgomp.so.1``. Raises ``EngineError``, and ``UsageError``
+    for a text too short to measure.
     """
     options = EngineOptions(
-        context=_context(prompts, max_tokens), measuring=True, libraries=libraries
+        context=_context(prompts, max_tokens),
+        measuring=True,
+        adapter=adapter,
+        libraries=libraries,
     )
     passage = (PASSAGE if text is None else text)[:_MAX_PASSAGE_CHARACTERS]
+    with Engine(model, options) as engine:
+        if engine.makes_vectors:
+            return _record_vectors(engine, (*prompts, passage), progress)
+        return _record_answers(engine, prompts, max_tokens, passage, progress)
+
+
+def _record_answers(
+    engine: Engine, prompts: Sequence[str], max_tokens: int, passage: str, progress: Progress
+) -> Golden:
     total = 2 * len(prompts) * max_tokens + MAX_SCORED
-    with (
-        Engine(model, options) as engine,
-        progress.task("golden outputs", total, unit="token") as task,
-    ):
-        return _listen(engine, prompts, max_tokens, passage, (), task).golden
+    with progress.task("golden outputs", total, unit="token") as task:
+        heard = hear_answers(engine, prompts, max_tokens, passage, (), task)
+    return GoldenAnswers(_circumstances(engine), heard.answers, heard.passage)
+
+
+def _record_vectors(engine: Engine, texts: Sequence[str], progress: Progress) -> Golden:
+    with progress.task("golden vectors", len(texts), unit="text") as task:
+        heard = hear_vectors(engine, texts, task)
+    return GoldenVectors(_circumstances(engine), heard.embeddings)
 
 
 def smoke_test(
@@ -146,124 +96,83 @@ def smoke_test(
     golden: Golden,
     *,
     variant: str,
+    adapter: Path | None = None,
     libraries: Path | None = None,
     progress: Progress,
 ) -> SmokeResult:
     """Let ``model`` answer again, and compare; ``ok`` says whether it is the same model.
 
-    What is not the same is told to ``progress``. Raises ``SmokeTestError`` if the engine cannot
-    open the model, stops, or is silent.
+    ``adapter`` is one to apply to it. What is not the same is told to ``progress``. Raises
+    ``SmokeTestError`` if the engine cannot open the model, stops, or is silent.
     """
-    prompts = [answer.prompt for answer in golden.answers]
+    options = EngineOptions(
+        context=golden.circumstances.context,
+        measuring=True,
+        adapter=adapter,
+        libraries=libraries,
+    )
+    with _failing_the_test(variant), Engine(model, options) as engine:
+        if isinstance(golden, GoldenVectors):
+            return _test_vectors(engine, golden, variant, progress)
+        return _test_answers(engine, golden, variant, progress)
+
+
+def _test_answers(
+    engine: Engine, golden: GoldenAnswers, variant: str, progress: Progress
+) -> SmokeResult:
     expected = [answer.tokens for answer in golden.answers]
     longest = max(len(tokens) for tokens in expected)
-    options = EngineOptions(context=golden.context, measuring=True, libraries=libraries)
-    total = 2 * len(prompts) * longest + golden.passage.scored
-    with (
-        _failing_the_test(variant),
-        Engine(model, options) as engine,
-        progress.task(f"smoke test {variant}", total, unit="token") as task,
-    ):
-        heard = _listen(engine, prompts, longest, golden.passage.text, expected, task)
-        egress = engine.egress
-    comparison = compare(golden, heard.golden)
-    for fault in comparison.faults:
-        progress.note(f"{variant}: {fault}")
+    passage = golden.passage
+    total = 2 * len(expected) * longest + passage.scored
+    with progress.task(f"smoke test {variant}", total, unit="token") as task:
+        heard = hear_answers(engine, golden.prompts, longest, passage.text, expected, task)
+    comparison = compare(
+        golden, GoldenAnswers(_circumstances(engine), heard.answers, heard.passage)
+    )
+    _tell(comparison.faults, variant, progress)
     return SmokeResult(
         ok=not comparison.faults,
         variant=variant,
         tokens_match=comparison.tokens_match,
         expected="\n".join(answer.text for answer in golden.answers),
-        actual="\n".join(answer.text for answer in heard.golden.answers),
-        perplexity=heard.golden.passage.perplexity,
-        perplexity_expected=golden.passage.perplexity,
+        actual="\n".join(answer.text for answer in heard.answers),
+        perplexity=heard.passage.perplexity,
+        perplexity_expected=passage.perplexity,
         tokens_per_second=heard.tokens_per_second,
-        egress=egress,
+        egress=engine.egress,
     )
 
 
-def compare(recorded: Golden, heard: Golden) -> Comparison:
-    """Judge ``heard``, whose positions are those along the recorded tokens."""
-    pairs = [
-        (was, now)
-        for old, new in zip(recorded.answers, heard.answers, strict=True)
-        for was, now in zip(old.positions, new.positions, strict=True)
-    ]
-    return Comparison(
-        tolerance=SAME_HOST if _same_host(recorded, heard) else OTHER_HOST,
-        tokens_match=all(
-            old.tokens == new.tokens
-            for old, new in zip(recorded.answers, heard.answers, strict=True)
-        ),
-        agreement=sum(was[0][0] == now[0][0] for was, now in pairs) / len(pairs),
-        divergence=sum(divergence(was, now) for was, now in pairs) / len(pairs),
-        perplexity_change=_relative_change(recorded.passage, heard.passage),
+def _test_vectors(
+    engine: Engine, golden: GoldenVectors, variant: str, progress: Progress
+) -> SmokeResult:
+    texts = golden.prompts
+    with progress.task(f"smoke test {variant}", len(texts), unit="text") as task:
+        heard = hear_vectors(engine, texts, task)
+    comparison = compare_vectors(golden, GoldenVectors(_circumstances(engine), heard.embeddings))
+    _tell(comparison.faults, variant, progress)
+    return SmokeResult(
+        ok=not comparison.faults,
+        variant=variant,
+        tokens_match=comparison.tokens_match,
+        expected=first_components(golden.embeddings),
+        actual=first_components(heard.embeddings),
+        perplexity=None,
+        perplexity_expected=None,
+        tokens_per_second=heard.tokens_per_second,
+        egress=engine.egress,
+        cosine=comparison.cosine,
     )
 
 
-def divergence(recorded: Alternatives, heard: Alternatives) -> float:
-    """Kullback-Leibler divergence in nats, over the recorded tokens and all the others as one.
-
-    A recorded token that is no longer among those heard counts as the least likely of them.
-    The sum over a coarser partition is a lower bound of the divergence.
-    """
-    found = dict(heard)
-    least = heard[-1][1]
-    shares = [(_share(logprob), _share(found.get(token, least))) for token, logprob in recorded]
-    others = (_rest(p for p, _ in shares), _rest(q for _, q in shares))
-    return sum(p * math.log(p / q) for p, q in (*shares, others))
+def _tell(faults: Sequence[str], variant: str, progress: Progress) -> None:
+    for fault in faults:
+        progress.note(f"{variant}: {fault}")
 
 
-def _rest(shares: Iterable[float]) -> float:
-    return max(_LEAST_SHARE, 1 - sum(shares))
-
-
-def _share(logprob: int) -> float:
-    return max(_LEAST_SHARE, math.exp(logprob / MICRONATS))
-
-
-def _same_host(recorded: Golden, heard: Golden) -> bool:
-    return (recorded.engine_digest, recorded.cpu, recorded.libc) == (
-        heard.engine_digest,
-        heard.cpu,
-        heard.libc,
-    )
-
-
-def _relative_change(recorded: Passage, heard: Passage) -> float:
-    if recorded.scored != heard.scored:  # the text became other tokens
-        return math.inf
-    return abs(heard.perplexity - recorded.perplexity) / recorded.perplexity
-
-
-def _listen(
-    engine: Engine,
-    prompts: Sequence[str],
-    max_tokens: int,
-    passage: str,
-    expected: Sequence[tuple[int, ...]],
-    task: Task,
-) -> _Heard:
-    """Let the engine answer ``prompts`` and read ``passage``.
-
-    Positions are taken along ``expected``, one sequence a prompt, or along its own answers.
-    """
-    answers = []
-    seconds = 0.0
-    decoded = 0
-    for index, prompt in enumerate(prompts):
-        tokens = engine.tokenize(prompt)
-        generation = engine.generate(tokens, max_tokens)
-        task.advance(max_tokens)
-        seconds += generation.seconds
-        decoded += len(generation.tokens) - 1  # the first comes with the prompt
-        along = expected[index] if expected else generation.tokens
-        count = _OBSERVED_ALTERNATIVES if expected else ALTERNATIVES
-        positions = tuple(_counted(engine.follow(tokens, along, count), task))
-        task.advance(max_tokens - len(along))
-        answers.append(Answer(prompt, generation.tokens, generation.text, positions))
+def _circumstances(engine: Engine) -> Circumstances:
     identity = engine.identity()
-    golden = Golden(
+    return Circumstances(
         engine=identity.engine,
         engine_version=identity.version,
         engine_digest=identity.digest,
@@ -271,24 +180,7 @@ def _listen(
         libc=libc_kind(),
         threads=engine.threads,
         context=engine.context,
-        answers=tuple(answers),
-        passage=_read(engine, passage, task),
     )
-    return _Heard(golden, decoded / seconds if seconds > 0 else 0.0)
-
-
-def _read(engine: Engine, text: str, task: Task) -> Passage:
-    tokens = engine.tokenize(text)[: MAX_SCORED + 1]
-    logprobs = [lp for lp in _counted(engine.losses(tokens), task) if lp is not None]
-    if not logprobs:
-        raise UsageError("smoke: text: too short to measure a perplexity with")
-    return Passage(text, len(logprobs), -sum(logprobs))
-
-
-def _counted(items: Iterator[T], task: Task) -> Iterator[T]:
-    for item in items:
-        task.advance(1)
-        yield item
 
 
 def _context(prompts: Sequence[str], max_tokens: int) -> int:

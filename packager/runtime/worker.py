@@ -11,10 +11,20 @@ import json
 import os
 import select
 import signal
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
 
 from packager.runtime.llama import Llama, Opening, RefusedError
 from packager.runtime.sandbox import enter_namespace, is_cut_off
+
+
+class Served(Protocol):
+    """An open model: ``url`` is where its HTTP routes are."""
+
+    url: str
+
+
+T = TypeVar("T", bound=Served)
 
 _PR_SET_PDEATHSIG = 1
 _READ_SIZE = 1 << 16
@@ -59,6 +69,16 @@ class Channel:
 
 def main() -> None:
     """Serve the parent until it closes its end."""
+    serve(Llama, _answer)
+
+
+def serve(
+    open_model: Callable[[Opening], T], answer: Callable[[T, dict[str, Any], Channel], None]
+) -> None:
+    """Open the model that the parent names, cut off, and ``answer`` its requests one by one.
+
+    Both may raise ``RefusedError``.
+    """
     # Ctrl-C is for the parent, which shares the terminal with this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel = Channel()
@@ -66,15 +86,15 @@ def main() -> None:
     cut_off = bool(start["isolate"]) and enter_namespace() and is_cut_off()
     _die_with(int(start["parent"]))
     try:
-        llama = Llama(Opening(**start["opening"]))
+        model = open_model(Opening(**start["opening"]))
     except RefusedError as error:
         channel.send(error=str(error), kind=error.kind)
         os._exit(1)
-    channel.send(result={"url": llama.url, "namespace": cut_off})
+    channel.send(result={"url": model.url, "namespace": cut_off})
     while True:
         request = channel.receive()
         try:
-            _answer(llama, request, channel)
+            answer(model, request, channel)
         except RefusedError as error:
             channel.send(error=str(error), kind=error.kind)
 
@@ -93,12 +113,6 @@ def _answer(llama: Llama, request: dict[str, Any], channel: Channel) -> None:
     match request["do"]:
         case "cancel":  # the request that it was meant for had ended already
             return
-        case "identity":
-            result = llama.identity()
-        case "tokenize":
-            result = llama.tokenize(**arguments)
-        case "generate":
-            result = llama.generate(**arguments)
         case "follow":
             for alternatives in llama.follow(**arguments):
                 channel.send(event=alternatives)
@@ -107,6 +121,14 @@ def _answer(llama: Llama, request: dict[str, Any], channel: Channel) -> None:
                 channel.send(event=logprob)
         case "stream":
             result = llama.stream(arguments, lambda piece: _pass_on(piece, channel))
+        case what:
+            at_once: dict[str, Callable[..., object]] = {
+                "identity": llama.identity,
+                "tokenize": llama.tokenize,
+                "embed": llama.embed,
+                "generate": llama.generate,
+            }
+            result = at_once[what](**arguments)
     channel.send(result=result)
 
 

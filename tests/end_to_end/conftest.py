@@ -38,6 +38,27 @@ targets:
 """
 
 
+# Serve, and ask over the loopback, which a new network namespace has but down (netdevice(7)).
+SERVE_AND_ASK = """
+import fcntl, json, socket, struct, subprocess, sys, urllib.request
+route, body, *command = sys.argv[1:]
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+    try:
+        fcntl.ioctl(probe, 0x8914, struct.pack("16sH14x", b"lo", 1))
+    except PermissionError:
+        pass  # nobody took the network away: then it is up
+with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as service:
+    said = ""
+    while not said.endswith("}\\n"):
+        said += service.stdout.readline()
+    header = {"Content-Type": "application/json"}
+    url = json.loads(said)["url"] + route
+    request = urllib.request.Request(url, body.encode(), header)
+    print(urllib.request.urlopen(request, timeout=60).read().decode())
+    service.terminate()
+"""
+
+
 @dataclass(frozen=True)
 class Host:
     """A machine: how a command is run there."""
@@ -67,6 +88,14 @@ class Host:
     def ask(self, *words: str | Path, code: int = 0) -> Any:
         """Run ``airpack`` with ``words`` and ``--json``; the document."""
         return json.loads(self.say(*words, "--json", code=code))
+
+    def serve_and_ask(self, name: str, route: str, body: object, *words: str) -> Any:
+        """What an installed model answers to ``body`` on ``route``, served with ``words``."""
+        python = Path(self.airpack[0]).with_name("python")
+        serve = (*self.airpack, "serve", name, "--port", "0", "--json", *words)
+        return json.loads(
+            self.run(python, "-c", SERVE_AND_ASK, route, json.dumps(body), *serve).stdout
+        )
 
 
 @dataclass(frozen=True)

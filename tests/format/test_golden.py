@@ -15,16 +15,24 @@ from packager.format.golden import (
     LEAST_LOGPROB,
     MAX_ALTERNATIVES,
     MAX_ANSWERS,
+    MAX_DIMENSIONS,
     MAX_SCORED,
     MAX_TEXT_CHARACTERS,
     MAX_TOKEN,
+    MAX_VECTORS,
     MICRONATS,
+    MILLIONTHS,
     Answer,
+    Circumstances,
+    Embedding,
     Golden,
+    GoldenAnswers,
+    GoldenVectors,
     Passage,
+    parse_golden,
 )
 
-GOLDEN = Golden(
+CIRCUMSTANCES = Circumstances(
     engine="xllamacpp",
     engine_version="2026.10.1",
     engine_digest=Digest.of(b"engine"),
@@ -32,8 +40,15 @@ GOLDEN = Golden(
     libc="glibc 2.36",
     threads=2,
     context=512,
+)
+GOLDEN = GoldenAnswers(
+    CIRCUMSTANCES,
     answers=(Answer("In the", (5, 7), " end", (((5, -10), (6, -20)), ((7, 0),))),),
     passage=Passage("It was", 2, 3 * MICRONATS),
+)
+VECTORS = GoldenVectors(
+    CIRCUMSTANCES,
+    (Embedding("In the", (2, 5, 3), (600_000, -800_000)), Embedding("", (2, 3), (0, MILLIONTHS))),
 )
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
@@ -55,8 +70,21 @@ def answers(draw: st.DrawFn) -> Answer:
     )
 
 
-goldens = st.builds(
-    Golden,
+@st.composite
+def vectors(draw: st.DrawFn) -> tuple[Embedding, ...]:
+    dimensions = draw(st.integers(1, 6))
+    components = st.integers(-MILLIONTHS, MILLIONTHS)
+    embedding = st.builds(
+        Embedding,
+        text=texts,
+        tokens=st.lists(tokens, min_size=1, max_size=6).map(tuple),
+        vector=st.lists(components, min_size=dimensions, max_size=dimensions).map(tuple),
+    )
+    return tuple(draw(st.lists(embedding, min_size=1, max_size=3)))
+
+
+circumstances = st.builds(
+    Circumstances,
     engine=names,
     engine_version=names,
     engine_digest=st.binary().map(Digest.of),
@@ -64,15 +92,19 @@ goldens = st.builds(
     libc=names,
     threads=st.integers(1, 512),
     context=st.integers(1, 1 << 20),
+)
+goldens = st.builds(
+    GoldenAnswers,
+    circumstances,
     answers=st.lists(answers(), min_size=1, max_size=3).map(tuple),
     passage=st.builds(
         Passage, text=texts, scored=st.integers(1, MAX_SCORED), loss=st.integers(0, 10**9)
     ),
-)
+) | st.builds(GoldenVectors, circumstances, vectors())
 
 
 def parse(document: object) -> Golden:
-    return Golden.parse(Fields.of(document, "golden"))
+    return parse_golden(Fields.of(document, "golden"))
 
 
 @given(goldens)
@@ -132,4 +164,32 @@ def test_what_is_out_of_bounds_is_refused_with_its_place(
     set_at(document, path, value)
     last = next(step for step in reversed(path) if isinstance(step, str))
     with pytest.raises(MalformedError, match=rf"golden.*{last}"):
+        parse(document)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("surprise",), 1),
+        (("answers",), []),
+        (("passage",), {}),
+        (("vectors",), []),
+        (("vectors",), [{}] * (MAX_VECTORS + 1)),
+        (("vectors",), VECTORS.encode()["vectors"] + [{}]),  # type: ignore[operator]
+        (("vectors", 0, "surprise"), 1),
+        (("vectors", 0, "text"), None),
+        (("vectors", 0, "tokens"), []),
+        (("vectors", 0, "tokens"), [MAX_TOKEN + 1]),
+        (("vectors", 0, "vector_millionths"), []),
+        (("vectors", 0, "vector_millionths"), [0] * (MAX_DIMENSIONS + 1)),
+        (("vectors", 0, "vector_millionths"), [MILLIONTHS + 1, 0]),
+        (("vectors", 0, "vector_millionths"), [0, -MILLIONTHS - 1]),
+        (("vectors", 0, "vector_millionths"), [0.5, 0.5]),
+        (("vectors", 0, "vector_millionths"), [1, 2, 3]),
+    ],
+)
+def test_vectors_out_of_bounds_are_refused(path: tuple[str | int, ...], value: object) -> None:
+    document: Any = deepcopy(VECTORS.encode())
+    set_at(document, path, value)
+    with pytest.raises(MalformedError, match="golden"):
         parse(document)

@@ -38,7 +38,7 @@ source:
   include: ["*.safetensors", "*.json", "tokenizer*", "LICENSE*", "README.md"]
 licence: {allow: [apache-2.0, MIT]}
 variants:
-  - {name: q4_k_m, format: gguf, type: Q4_K_M}
+  - {name: q4_k_m, format: gguf, type: Q4_K_M, overrides: {"blk.*.ffn_down.weight": Q6_K}}
   - {name: w4a16, format: compressed-tensors, scheme: W4A16}
   - {name: original, format: safetensors}
 calibrate: {text: calibration.txt, imatrix: true}
@@ -102,6 +102,7 @@ def test_every_field_of_the_contract_is_read() -> None:
     assert [variant.format for variant in recipe.variants] == [
         "gguf", "compressed-tensors", "safetensors",
     ]  # fmt: skip
+    assert recipe.variants[0].overrides == (("blk.*.ffn_down.weight", "Q6_K"),)
     assert recipe.variants[1].scheme == "W4A16"
     assert recipe.calibration == Calibration("calibration.txt", imatrix=True)
     assert recipe.quality == QualityGate("held-out.txt", 25_000)
@@ -111,6 +112,59 @@ def test_every_field_of_the_contract_is_read() -> None:
     assert recipe.runtime.extra_wheels == ("numpy",)
     assert recipe.medium == Medium(4 << 30, 1)
     assert recipe.expires == "2027-01-31"
+
+
+def test_a_ready_importance_matrix_may_be_named_in_place_of_a_text() -> None:
+    recipe = parse_recipe(with_line("calibrate: {imatrix: calibration.gguf}"))
+
+    assert recipe.calibration == Calibration(None, imatrix=False, matrix="calibration.gguf")
+    assert recipe.calibration.gives_matrix
+    assert recipe.texts == ()
+
+
+def test_a_text_alone_gives_no_importance_matrix() -> None:
+    recipe = parse_recipe(with_line("calibrate: {text: a.txt}"))
+
+    assert recipe.calibration == Calibration("a.txt", imatrix=False)
+    assert not recipe.calibration.gives_matrix
+
+
+def test_single_tensors_may_have_types_of_their_own_in_the_order_written() -> None:
+    recipe = parse_recipe(
+        """\
+name: tiny
+source: {hub: org/Tiny}
+variants:
+  - name: mixed
+    format: gguf
+    type: IQ4_XS
+    output: Q8_0
+    token_embedding: Q6_K
+    overrides:
+      blk.0.*: F16
+      "*.ffn_down.weight": Q5_K
+"""
+    )
+
+    assert recipe.variants == (
+        Variant(
+            "mixed",
+            "gguf",
+            "IQ4_XS",
+            None,
+            overrides=(("blk.0.*", "F16"), ("*.ffn_down.weight", "Q5_K")),
+            output="Q8_0",
+            token_embedding="Q6_K",
+        ),
+    )
+
+
+def test_more_patterns_than_anybody_writes_are_refused() -> None:
+    patterns = ", ".join(f"blk.{number}.*: Q8_0" for number in range(257))
+
+    assert "more than 256 patterns" in refusal(
+        with_line(f"variants: [{{name: a, format: gguf, type: F16, overrides: {{{patterns}}}}}]")
+    )
 
 
 def test_local_folder_is_a_source() -> None:
@@ -170,13 +224,42 @@ def test_exclude_takes_away_from_include() -> None:
         ("variants: [{name: a, format: safetensors}, {name: b, format: exl2}]",
          "recipe: variants[1].format: 'exl2' is not one of gguf, safetensors, compressed-tensors"),
         ("variants: [{name: a, format: gguf}]", "recipe: variants[0].type: missing"),
+        ("variants: [{name: a, format: gguf, type: F16, file: a.gguf}]",
+         "recipe: variants[0].type: is of what is quantized here"),
+        ("variants: [{name: a, format: gguf, output: Q8_0, file: a.gguf}]",
+         "recipe: variants[0].output: is of what is quantized here"),
+        ("variants: [{name: a, format: safetensors, file: a.gguf}]",
+         "recipe: variants[0].file: belongs to the format gguf, not to safetensors"),
+        ("variants: [{name: a, format: gguf, file: a.bin}]",
+         "recipe: variants[0].file: 'a.bin' is no GGUF file, as model-Q4_K_M.gguf"),
+        ("variants: [{name: a, format: gguf, file: ../a.gguf}]",
+         "recipe: variants[0].file: is not a pattern relative to the source"),
         ("variants: [{name: a, format: gguf, type: q4_k_m}]", "recipe: variants[0].type: "),
         ("variants: [{name: a, format: safetensors, type: F16}]", "recipe: variants[0].type: "),
         ("variants: [{name: a, format: gguf, type: F16, scheme: W4A16}]",
          "recipe: variants[0].scheme: "),
         ("variants: [{name: a, format: safetensors}, {name: a, format: safetensors}]",
          "recipe: variants[1].name: a second 'a'"),
+        ("variants: [{name: a, format: safetensors, overrides: {b: Q8_0}}]",
+         "recipe: variants[0].overrides: belongs to the format gguf, not to safetensors"),
+        ("variants: [{name: a, format: gguf, type: F16, output: q8_0}]",
+         "recipe: variants[0].output: 'q8_0' is not a type in capitals"),
+        ("variants: [{name: a, format: gguf, type: F16, token_embedding: 8}]",
+         "recipe: variants[0].token_embedding: expected text, got an integer"),
+        ("variants: [{name: a, format: gguf, type: F16, overrides: [Q8_0]}]",
+         "recipe: variants[0].overrides: expected a mapping, got a list"),
+        ("variants: [{name: a, format: gguf, type: F16, overrides: {blk.*: Q-8}}]",
+         "recipe: variants[0].overrides.blk.*: 'Q-8' is not a type in capitals"),
+        ('variants: [{name: a, format: gguf, type: F16, overrides: {"": Q8_0}}]',
+         "recipe: variants[0].overrides.'': is not a pattern of tensor names"),
+        ("variants: [{name: a, format: gguf, type: F16, overrides: {5: Q8_0}}]",
+         "recipe: variants[0].overrides: key 5 is not text"),
         ("calibrate: {imatrix: true}", "recipe: calibrate.text: missing"),
+        ("calibrate: {imatrix: m.gguf, text: a.txt}",
+         "recipe: calibrate.text: is not needed where imatrix names a ready matrix"),
+        ('calibrate: {imatrix: ""}', "recipe: calibrate.imatrix: is empty"),
+        ("calibrate: {text: a.txt, imatrix: 1}",
+         "recipe: calibrate.imatrix: expected true or false, got an integer"),
         ("quality: {text: a, max_perplexity_increase: 0.05}",
          "recipe: quality.max_perplexity_increase: expected text"),
         ("smoke: {prompts: []}", "recipe: smoke.prompts: 0 of them"),

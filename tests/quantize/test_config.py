@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from support.checkpoints import LLAMA_CONFIG, REFERENCES
 
 from packager.errors import AirpackError, MalformedError, UsageError
-from packager.quantize.architectures import ARCHITECTURES, check_supported, find_architecture
-from packager.quantize.config import Defaults, ModelConfig, parse_config
-from packager.quantize.metadata import rope_factors
+from packager.quantize.architectures import ARCHITECTURES, check_supported
+from packager.quantize.config import ModelConfig, parse_config
+from packager.quantize.rope import rope_tensors
 
 
 def parse(**changes: object) -> ModelConfig:
-    return parse_config({**LLAMA_CONFIG, **changes}, Defaults())
+    return parse_config({**LLAMA_CONFIG, **changes}, ARCHITECTURES["LlamaForCausalLM"].dialect)
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,7 @@ def test_an_unsupported_architecture_is_named_with_those_supported_and_the_way_o
     with pytest.raises(UsageError, match="MambaForCausalLM") as caught:
         check_supported({**LLAMA_CONFIG, "architectures": ["MambaForCausalLM"]})
     assert all(name in caught.value.message for name in ARCHITECTURES)
+    assert "format: gguf" in str(caught.value.hint)
     assert "format: safetensors" in str(caught.value.hint)
 
 
@@ -55,7 +56,7 @@ def test_weights_quantized_already_are_refused() -> None:
         check_supported({**LLAMA_CONFIG, "quantization_config": {"quant_method": "gptq"}})
 
 
-@pytest.mark.parametrize("kind", ["dynamic", "longrope", "su", "mrope"])
+@pytest.mark.parametrize("kind", ["dynamic", "longrope", "mrope"])
 def test_rope_scaling_that_is_not_converted_is_refused(kind: str) -> None:
     with pytest.raises(UsageError, match=kind):
         parse(rope_scaling={"type": kind, "factor": 2.0})
@@ -115,7 +116,8 @@ def test_rope_parameters_of_transformers_4_and_5_mean_the_same() -> None:
     )
 
     assert old == new
-    assert old.rope_base == 500000.0
+    assert old.rope is not None
+    assert old.rope.base == 500000.0
 
 
 def test_llama_3_1_gets_the_rotary_factors_of_its_published_file() -> None:
@@ -133,9 +135,9 @@ def test_llama_3_1_gets_the_rotary_factors_of_its_published_file() -> None:
         },
     )
 
-    factors = rope_factors(ARCHITECTURES["LlamaForCausalLM"], config)
+    assert config.rope is not None
+    factors = rope_tensors(config.rope)["rope_freqs.weight"]
 
-    assert factors is not None
     assert len(factors) == 64
     assert factors[:29] == (1.0,) * 29
     assert factors[35:] == (8.0,) * 29
@@ -149,10 +151,9 @@ def test_llama3_rope_scaling_of_another_family_is_refused() -> None:
         "architectures": ["Qwen2ForCausalLM"],
         "rope_scaling": {"rope_type": "llama3", "factor": 8.0},
     }
-    architecture = find_architecture(config)
 
     with pytest.raises(UsageError, match="llama3"):
-        rope_factors(architecture, parse_config(config, architecture.defaults))
+        check_supported(config)
 
 
 def test_a_sliding_window_that_is_switched_off_does_not_count() -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,7 +29,11 @@ from packager.errors import (
 from packager.format.gguf_header import parse_header
 from packager.progress import Silent
 from packager.quantize import plan as planning
-from packager.quantize.pipeline import quantize
+from packager.quantize import worker
+from packager.quantize.imatrix import ImportanceMatrix, TensorImportance
+from packager.quantize.pipeline import quantize, quantize_all
+from packager.quantize.types import file_type
+from packager.quantize.wanted import Wanted
 
 
 @pytest.fixture
@@ -123,7 +128,7 @@ def test_the_result_tells_what_was_written(model: Path, tmp_path: Path) -> None:
 
 
 def test_the_size_is_known_before_a_weight_is_read(model: Path, tmp_path: Path) -> None:
-    plan = planning.make_plan(files_of(model), "Q5_K_M", name="m")
+    plan = planning.make_plan(files_of(model), Wanted.of("Q5_K_M"), name="m")
 
     result = quantize(files_of(model), "Q5_K_M", tmp_path / "m.gguf", name="m", progress=Silent())
 
@@ -314,24 +319,156 @@ def test_a_sliding_window_that_is_not_carried_over_is_noted(tmp_path: Path) -> N
     assert any("sliding window of 64" in note for note in watched.notes)
 
 
+def three_files(folder: Path) -> dict[Path, Wanted]:
+    """A file of plain floats, one of blocks of 32, and a mixture."""
+    folder.mkdir(exist_ok=True)
+    return {folder / f"{name}.gguf": Wanted.of(name) for name in ("BF16", "Q8_0", "Q4_K_M")}
+
+
+def test_files_made_together_are_those_made_alone_and_the_source_is_read_once(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = three_files(tmp_path / "together")
+    read = []
+    monkeypatch.setattr(
+        worker,
+        "read_all",
+        lambda descriptor, view, *place, whole=worker.read_all: (
+            read.append(len(view)),
+            whole(descriptor, view, *place),
+        ),
+    )
+    watched = Watching()
+
+    results = quantize_all(files_of(model), wanted, name="m", progress=watched)
+
+    total = sum(len(data) for _, (_, _, data) in source_tensors(model))
+    assert sum(read) == total
+    assert [(task.total, task.done) for task in watched.tasks] == [(total, total)]
+    for out, file in wanted.items():
+        alone = tmp_path / "alone.gguf"
+        result = quantize(files_of(model), file.kind.name, alone, name="m", progress=Silent())
+        assert out.read_bytes() == alone.read_bytes()
+        assert results[out] == result
+
+
+def test_what_one_of_several_files_cannot_hold_leaves_none_of_them(model: Path) -> None:
+    change_tensor(model, "lm_head.weight", lambda values: values.__setitem__(5, 0x4800))
+    folder = model.parent / "out"
+    wanted = {**three_files(folder), folder / "F16.gguf": Wanted.of("F16")}
+
+    with pytest.raises(UsageError, match="beyond the range of F16"):
+        quantize_all(files_of(model), wanted, name="m", progress=Silent())
+
+    assert list(folder.iterdir()) == []
+
+
+def test_a_second_file_without_room_leaves_none_of_them(model: Path) -> None:
+    folder = model.parent / "out"
+    wanted = {**three_files(folder), folder / "no" / "F16.gguf": Wanted.of("F16")}
+
+    with pytest.raises(HostError, match="no such file"):
+        quantize_all(files_of(model), wanted, name="m", progress=Silent())
+
+    assert list(folder.iterdir()) == []
+
+
+def test_many_types_are_counted_where_a_bar_has_no_room_to_name_them(
+    model: Path, tmp_path: Path
+) -> None:
+    watched = Watching()
+    types = ("F16", "BF16", "Q8_0", "Q4_0", "Q4_1")
+    wanted = {tmp_path / name: Wanted.of(name) for name in types}
+
+    quantize_all(files_of(model), wanted, name="m", progress=watched)
+
+    assert [task.label for task in watched.tasks] == ["quantize 5 types"]
+
+
+def test_nothing_wanted_is_nothing_done(model: Path) -> None:
+    assert quantize_all(files_of(model), {}, name="m", progress=Silent()) == {}
+
+
+def test_two_runs_at_once_share_ggmls_tables_and_neither_frees_them_early(
+    model: Path, tmp_path: Path
+) -> None:
+    """The first to end would pull the tables from under the other."""
+    ones = {
+        name: TensorImportance(np.ones((1, columns), np.float32), np.ones(1, np.int64))
+        for layer in range(3)
+        for part, columns in PARTS
+        for name in (f"blk.{layer}.{part}.weight",)
+    }
+    wanted = Wanted(file_type("IQ2_XXS"), matrix=ImportanceMatrix(ones, (), 1, 512))
+
+    def run(number: int) -> bytes:
+        out = tmp_path / f"{number}.gguf"
+        quantize_all(files_of(model), {out: wanted}, name="m", threads=1, progress=Silent())
+        return out.read_bytes()
+
+    with ThreadPoolExecutor(2) as pool:
+        assert len(set(pool.map(run, range(4)))) == 1
+
+
+PARTS = (
+    *((part, 256) for part in ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up")),
+    ("ffn_down", 512),
+)
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from packager.progress import Silent
+from packager.quantize import worker
+from packager.quantize.pipeline import quantize_all
+from packager.quantize.wanted import Wanted
+done = []
+write = worker.write_all
+def write_and_die(*args):
+    write(*args)
+    done.append(args)
+    if len(done) == 20:
+        os.kill(os.getpid(), signal.SIGKILL)
+worker.write_all = write_and_die
+files = {path.name: path for path in Path(sys.argv[1]).iterdir()}
+wanted = {Path(sys.argv[2]) / f"{name}.gguf": Wanted.of(name) for name in ("Q8_0", "Q4_K_M")}
+quantize_all(files, wanted, name="m", progress=Silent())
+"""
+
+
+def test_a_run_that_is_killed_leaves_nothing_under_a_files_name(model: Path) -> None:
+    out = model.parent / "out"
+    out.mkdir()
+
+    ended = subprocess.run([sys.executable, "-c", KILLED, str(model), str(out)], check=False)
+
+    assert ended.returncode == -signal.SIGKILL
+    assert {path.name[:5] for path in out.iterdir()} == {".tmp-"}
+
+
 MEASURE = """
 import resource, sys
 from pathlib import Path
 from packager.progress import Silent
-from packager.quantize.pipeline import quantize
+from packager.quantize.pipeline import quantize_all
+from packager.quantize.wanted import Wanted
 files = {path.name: path for path in Path(sys.argv[1]).iterdir()}
+wanted = {Path(sys.argv[2]) / name: Wanted.of(name) for name in sys.argv[3:]}
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-quantize(files, "Q8_0", Path(sys.argv[2]), name="m", threads=2, progress=Silent())
+quantize_all(files, wanted, name="m", threads=2, progress=Silent())
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
-def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
+@pytest.mark.parametrize("types", [["Q8_0"], ["Q8_0", "BF16", "Q4_0", "F16"]])
+def test_memory_grows_neither_with_the_model_nor_with_the_files(
+    types: list[str], tmp_path: Path
+) -> None:
     """Three tensors of 33 MB (67 MB each as float32) pass through buffers of half of one."""
     model = write_llama(tmp_path / "model", num_hidden_layers=1, intermediate_size=65536)
 
     answer = subprocess.run(
-        [sys.executable, "-c", MEASURE, str(model), str(tmp_path / "m.gguf")],
+        [sys.executable, "-c", MEASURE, str(model), str(tmp_path), *types],
         capture_output=True,
         check=True,
     )

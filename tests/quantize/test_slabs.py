@@ -13,40 +13,66 @@ from packager.quantize.gguf_writer import TensorInfo
 from packager.quantize.plan import PlannedTensor
 from packager.quantize.slabs import cut_into_slabs, slab_size
 from packager.quantize.source import SourceTensor
+from packager.quantize.sourcing import Piece
 
 
-def planned(rows: int, columns: int, head_rows: int, dtype: str, kind: str) -> PlannedTensor:
-    size = rows * columns * (4 if dtype == "F32" else 2)
-    entry = TensorEntry("t", dtype, (rows, columns), 100, 100 + size)
-    info = TensorInfo("t", BY_NAME[kind], (rows, columns), 0)
-    return PlannedTensor(info, 64, SourceTensor(entry, "s", Path("s")), head_rows=head_rows)
+def planned(
+    pieces: int, rows: int, columns: int, *, head_rows: int, step: int, dtype: str, kind: str
+) -> PlannedTensor:
+    """A tensor of ``pieces`` pieces of ``rows`` rows, every ``step``-th of one source tensor."""
+    size = rows * step * columns * (4 if dtype == "F32" else 2)
+    entry = TensorEntry("t", dtype, (pieces * rows * step, columns), 100, 100 + pieces * size)
+    source = SourceTensor(entry, "s", Path("s"))
+    return PlannedTensor(
+        TensorInfo("t", BY_NAME[kind], (pieces, rows, columns), 0),
+        64,
+        tuple(Piece(source, rows, number * rows * step, step) for number in range(pieces)),
+        head_rows=head_rows,
+    )
 
 
 @given(
+    pieces=st.integers(1, 3),
     heads=st.integers(1, 20),
     head_rows=st.sampled_from([0, 2, 6, 64]),
     blocks=st.integers(1, 3),
+    step=st.integers(1, 2),
     dtype=st.sampled_from(["F32", "BF16"]),
     kind=st.sampled_from(["F32", "Q8_0", "Q4_K"]),
     size=st.integers(1, 1 << 18),
 )
 def test_slabs_are_a_partition_of_source_and_target(
-    heads: int, head_rows: int, blocks: int, dtype: str, kind: str, size: int
+    pieces: int,
+    heads: int,
+    head_rows: int,
+    blocks: int,
+    step: int,
+    dtype: str,
+    kind: str,
+    size: int,
 ) -> None:
-    tensor = planned(heads * (head_rows or 1), blocks * 256, head_rows, dtype, kind)
-    assert tensor.source is not None
+    unit = head_rows or 1
+    tensor = planned(
+        pieces,
+        heads * unit,
+        blocks * 256,
+        head_rows=head_rows,
+        step=step,
+        dtype=dtype,
+        kind=kind,
+    )
 
-    slabs = list(cut_into_slabs([tensor], size))
+    slabs = list(cut_into_slabs([[tensor]], size))
 
-    source, target = tensor.source.entry.begin, tensor.position
+    source, target = tensor.pieces[0].source.entry.begin, tensor.position
     for slab in slabs:
-        assert (slab.source_begin, slab.target_begin) == (source, target)
-        assert slab.rows % (head_rows or 1) == 0
-        one_unit = slab.rows == (head_rows or 1)
-        assert slab.source_size <= size or one_unit
+        (output,) = slab.outputs
+        assert (slab.source_begin, output.begin) == (source, target)
+        assert slab.rows % unit == 0
+        assert slab.source_size <= size or slab.rows == unit
         source += slab.source_size
         target += tensor.info.type.row_size(slab.elements)
-    assert source == tensor.source.entry.end
+    assert source == tensor.pieces[0].source.entry.end
     assert target == tensor.position + tensor.info.size
 
 

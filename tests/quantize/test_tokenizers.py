@@ -310,8 +310,8 @@ class TestSpecialTokens:
 
 
 def test_a_model_of_another_kind_is_refused() -> None:
-    with pytest.raises(UsageError, match="Unigram"):
-        tokenizer_entries(documents(tokenizer=tokenizer(model=model(type="Unigram"))), 257)
+    with pytest.raises(UsageError, match="WordLevel"):
+        tokenizer_entries(documents(tokenizer=tokenizer(model=model(type="WordLevel"))), 257)
 
 
 def test_a_source_without_a_tokenizer_is_refused() -> None:

@@ -7,6 +7,10 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
+from support.checkpoints import REFERENCES, files_of
+
+from packager.progress import Silent
+from packager.quantize.pipeline import quantize
 
 _HIDDEN, _LAYERS, _FEED_FORWARD, _HEADS, _KV_HEADS, _CONTEXT = 256, 2, 512, 4, 2, 512
 _MERGES = ("t h", "th e", "Ġ the", "i n", "a n", "an d")
@@ -97,3 +101,11 @@ def chat_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, with a chat template."""
     path = tmp_path_factory.mktemp("models") / "chat.gguf"
     return write_random_model(path, chat_template=_TEMPLATE)
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT that makes vectors, of the reference checkpoint, as F32."""
+    path = tmp_path_factory.mktemp("models") / "encoder.gguf"
+    quantize(files_of(REFERENCES / "bert"), "F32", path, name="bert", progress=Silent())
+    return path

@@ -13,6 +13,7 @@ from packager.connected.pack import write_payload
 from packager.connected.parity import write_parity
 from packager.connected.sign import sign_bundle
 from packager.connected.spares import write_spares
+from packager.format.adapter import AdapterBase
 from packager.format.bundle import (
     INDEX_NAME,
     Bundle,
@@ -40,11 +41,15 @@ DEFAULT_FILES: Mapping[str, bytes] = {
 
 @dataclass(frozen=True)
 class EngineVariant:
-    """A variant that the engine opens: its name, its GGUF file, how it must answer."""
+    """A variant that the engine opens: its name, its GGUF file, how it must answer.
+
+    An adapter has ``base``, the name of the variant that it changes, which comes before it.
+    """
 
     name: str
     model: Path
     golden: Golden
+    base: str | None = None
 
 
 def make_key(path: Path, algorithm: str = "p256") -> SigningKey:
@@ -99,7 +104,7 @@ def make_bundle(
     for made in engine_variants:
         place = variant_directory(name, made.name)
         members.append(_member(f"{place}/{made.model.name}", made.model))
-        variants.append(Variant(made.name, "gguf", "Q4_K_M", place, made.model.name, made.golden))
+        variants.append(_engine_variant(made, place, engine_variants))
     left_out = {m.path: m for m in members if Path(m.path).name in (held or {})}
     members = [member for member in members if member.path not in left_out]
     plan = plan_payload(members, volume_size, parity)
@@ -135,6 +140,14 @@ def make_bundle(
         (directory / small).write_bytes(data)
     resign(directory, keys)
     return directory
+
+
+def _engine_variant(made: EngineVariant, place: str, others: Sequence[EngineVariant]) -> Variant:
+    if made.base is None:
+        return Variant(made.name, "gguf", "Q4_K_M", place, made.model.name, made.golden)
+    model = next(other.model for other in others if other.name == made.base)
+    base = AdapterBase(made.base, file_digest(model))
+    return Variant(made.name, "lora", "F32", place, made.model.name, made.golden, base=base)
 
 
 def resign(directory: Path, keys: Sequence[SigningKey]) -> None:

@@ -1,8 +1,8 @@
 """Run in a process of its own: ask llama.cpp what it makes of a GGUF file.
 
-Standard input is JSON {"model", "text", "prompts": [[token...]...], "vocabulary"}; standard
-output gets JSON {"tokens": of the text, "logprobs": for each prompt, by token}. Computed as
-exactly as the engine can: float32 keys and values, no flash attention.
+Standard input is JSON {"model", "text", "prompts": [[token...]...], "vocabulary"}, and "adapter"
+if there is one; standard output gets JSON {"tokens": of the text, "logprobs": for each prompt, by
+token}. Computed as exactly as the engine can: float32 keys and values, no flash attention.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def main() -> None:
     request = json.load(sys.stdin)
     answers = os.dup(1)
     os.dup2(2, 1)  # the engine writes its log to standard output
-    server = start(request["model"])
+    server = start(request["model"], request.get("adapter"))
     tokens = ask(
         server,
         "/tokenize",
@@ -33,9 +33,15 @@ def main() -> None:
     os._exit(0)
 
 
-def start(model: str) -> xllamacpp.Server:
+def start(model: str, adapter: str | None = None) -> xllamacpp.Server:
+    return xllamacpp.Server(exact_params(model, adapter))
+
+
+def exact_params(model: str, adapter: str | None = None) -> xllamacpp.CommonParams:
     params = xllamacpp.CommonParams()
     params.model.path = model
+    if adapter is not None:
+        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(adapter, 1.0)]
     params.n_ctx = 256
     params.n_parallel = 1
     params.cpuparams.n_threads = 1
@@ -45,7 +51,7 @@ def start(model: str) -> xllamacpp.Server:
     params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     params.warmup = False
     params.verbosity = 0
-    return xllamacpp.Server(params)
+    return params
 
 
 def next_logprobs(server: xllamacpp.Server, prompt: list[int], vocabulary: int) -> list[float]:

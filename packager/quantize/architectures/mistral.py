@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from packager.quantize.architectures.architecture import Architecture
+from packager.quantize.architectures.llama import llama_layer
+from packager.quantize.config import Dialect
 
 MISTRAL = Architecture(
-    name="MistralForCausalLM",
+    names=("MistralForCausalLM",),
     gguf_name="llama",
-    interleaves_rotary_pairs=True,
+    layer=llama_layer,
+    dialect=Dialect(defaults={"num_key_value_heads": 8}),
     layers_of_70b=80,
 )

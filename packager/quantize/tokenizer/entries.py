@@ -11,15 +11,22 @@ from packager.quantize.source import Documents
 from packager.quantize.tokenizer.bpe import byte_level_vocabulary
 from packager.quantize.tokenizer.sentencepiece import sentencepiece_vocabulary
 from packager.quantize.tokenizer.special import SpecialTokens, special_tokens
-from packager.quantize.tokenizer.vocabulary import Vocabulary
+from packager.quantize.tokenizer.stripping import find_stripping
+from packager.quantize.tokenizer.unigram import unigram_vocabulary
+from packager.quantize.tokenizer.vocabulary import Vocabulary, added_tokens
+from packager.quantize.tokenizer.wordpiece import wordpiece_vocabulary
 
 
 @dataclass(frozen=True)
 class TokenizerEntries:
-    """The metadata, and notes on what could not be carried over."""
+    """The metadata, and notes on what could not be carried over.
+
+    ``strips_as_phi3``: special tokens take the white space after them, as those of Phi-3 do.
+    """
 
     entries: tuple[Entry, ...]
     notes: tuple[str, ...]
+    strips_as_phi3: bool
 
 
 def tokenizer_entries(documents: Documents, size: int) -> TokenizerEntries:
@@ -31,7 +38,8 @@ def tokenizer_entries(documents: Documents, size: int) -> TokenizerEntries:
     vocabulary = _vocabulary(documents, size)
     special = special_tokens(documents, vocabulary)
     entries = (*_vocabulary_entries(vocabulary), *_special_entries(special))
-    return TokenizerEntries(entries, vocabulary.notes)
+    stripping = find_stripping(added_tokens(documents))
+    return TokenizerEntries(entries, (*vocabulary.notes, *stripping.notes), stripping.is_as_phi3)
 
 
 def _vocabulary(documents: Documents, size: int) -> Vocabulary:
@@ -39,9 +47,13 @@ def _vocabulary(documents: Documents, size: int) -> Vocabulary:
         return sentencepiece_vocabulary(documents, size)
     tokenizer = Fields.of(dict(documents.tokenizer), "tokenizer.json")
     model = tokenizer.mapping("model")
-    if (kind := model.text("type", "BPE")) != "BPE":
+    if (kind := model.text("type", "BPE")) == "WordPiece":
+        return wordpiece_vocabulary(tokenizer, documents, size)
+    if kind == "Unigram":
+        return unigram_vocabulary(tokenizer, documents, size)
+    if kind != "BPE":
         raise UsageError(
-            f"{model.place('type')}: {kind} is not converted (known: BPE)",
+            f"{model.place('type')}: {kind} is not converted (known: BPE, Unigram, WordPiece)",
             hint="use `format: safetensors`",
         )
     if model.flag("byte_fallback", False):
@@ -62,7 +74,7 @@ def _vocabulary_entries(vocabulary: Vocabulary) -> list[Entry]:
         entries.append(texts("tokenizer.ggml.merges", vocabulary.merges))
     if vocabulary.adds_space_prefix is not None:
         entries.append(flag("tokenizer.ggml.add_space_prefix", vocabulary.adds_space_prefix))
-    return entries
+    return [*entries, *vocabulary.entries]
 
 
 def _special_entries(special: SpecialTokens) -> list[Entry]:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from packager.errors import UsageError
 from packager.format.fields import Fields
 from packager.quantize.source import Documents
 from packager.quantize.tokenizer.vocabulary import Vocabulary
@@ -22,6 +23,7 @@ _ROLES: Mapping[str, str] = {
     "unk": "unknown_token_id",
     "sep": "seperator_token_id",
     "pad": "padding_token_id",
+    "cls": "cls_token_id",
     "mask": "mask_token_id",
 }
 # The ends of a turn, the first that a vocabulary has.
@@ -52,6 +54,8 @@ def special_tokens(documents: Documents, vocabulary: Vocabulary) -> SpecialToken
             number = _configured_number(documents, f"{role}_token_id", len(vocabulary.tokens))
         if number is not None:
             numbers[key] = number
+    if vocabulary.model == "bert":
+        _name_surroundings(numbers, first, number_of)
     turn_end = next((text for text in _TURN_ENDS if text in number_of), None)
     if turn_end is not None:
         numbers["eot_token_id"] = number_of[turn_end]
@@ -61,6 +65,22 @@ def special_tokens(documents: Documents, vocabulary: Vocabulary) -> SpecialToken
         adds_eos=_adds(documents, "eos", last, "eos_token_id" in numbers, vocabulary),
         templates=_templates(documents, config),
     )
+
+
+def _name_surroundings(
+    numbers: dict[str, int], first: str | None, number_of: Mapping[str, int]
+) -> None:
+    """Name what llama.cpp puts around every text of a BERT; it ends the process without.
+
+    Raises ``UsageError`` where they are unknown.
+    """
+    begin = number_of.get(first or "", numbers.get("cls_token_id"))
+    if begin is None or "seperator_token_id" not in numbers:
+        raise UsageError(
+            "tokenizer_config.json: cls_token and sep_token: missing, and llama.cpp puts them "
+            "around every text"
+        )
+    numbers["bos_token_id"] = begin
 
 
 def _adds(
@@ -86,6 +106,8 @@ def _surroundings(documents: Documents) -> tuple[str | None, str | None]:
     tokenizer = Fields.of(dict(documents.tokenizer), "tokenizer.json")
     processor = tokenizer.optional_mapping("post_processor")
     for step in [processor, *processor.mappings("processors", [])]:
+        if step.values.get("type") in ("BertProcessing", "RobertaProcessing"):
+            return _first_text(step, "cls"), _first_text(step, "sep")
         if step.values.get("type") != "TemplateProcessing":
             continue
         single = list(step.mappings("single"))
@@ -97,6 +119,14 @@ def _surroundings(documents: Documents) -> tuple[str | None, str | None]:
     return None, None
 
 
+def _first_text(step: Fields, key: str) -> str:
+    """The text of a pair of a token and its number."""
+    pair = step.items(key)
+    if len(pair) != 2 or not isinstance(pair[0], str):
+        raise step.refuse(key, "expected a token and its number")
+    return pair[0]
+
+
 def _token_text(config: Fields, key: str) -> str | None:
     value = config.values.get(key)
     if isinstance(value, dict):
@@ -105,7 +135,8 @@ def _token_text(config: Fields, key: str) -> str | None:
 
 
 def _configured_number(documents: Documents, key: str, size: int) -> int | None:
-    value = documents.config.get(key)
+    text = documents.config.get("text_config")
+    value = documents.config.get(key, text.get(key) if isinstance(text, dict) else None)
     if isinstance(value, list) and value:
         value = value[0]
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < size:

@@ -8,6 +8,7 @@ from enum import IntEnum
 
 from packager.errors import MalformedError
 from packager.format.fields import Fields
+from packager.quantize.gguf_writer import Entry, uint32
 from packager.quantize.source import Documents
 
 # U+2581, which SentencePiece writes for a space.
@@ -29,7 +30,8 @@ class Kind(IntEnum):
 class Vocabulary:
     """``model`` and ``pre`` are llama.cpp's names.
 
-    ``scores`` are SentencePiece's, ``merges`` are BPE's; ``notes`` tell what was left out.
+    ``scores`` are SentencePiece's, ``merges`` are BPE's; ``entries`` are further metadata;
+    ``notes`` tell what was left out.
     """
 
     model: str
@@ -40,15 +42,20 @@ class Vocabulary:
     merges: tuple[str, ...] | None = None
     adds_space_prefix: bool | None = None
     notes: tuple[str, ...] = ()
+    entries: tuple[Entry, ...] = ()
 
 
 @dataclass(frozen=True)
 class AddedToken:
-    """A token beside the trained ones, found in text before anything else is."""
+    """A token beside the trained ones, found in text before anything else is.
+
+    ``strips``: transformers takes away the white space left or right of it.
+    """
 
     number: int
     content: str
     special: bool
+    strips: tuple[bool, bool] = (False, False)
 
     @property
     def kind(self) -> Kind:
@@ -171,5 +178,16 @@ def added_tokens(documents: Documents) -> tuple[AddedToken, ...]:
     return tuple(found[number] for number in sorted(found))
 
 
+def text_kinds(documents: Documents) -> Entry:
+    """How many kinds of text an encoder's embeddings tell apart."""
+    config = Fields.of(dict(documents.config), "config.json")
+    return uint32("tokenizer.ggml.token_type_count", config.integer("type_vocab_size", 2, least=1))
+
+
 def _added_token(fields: Fields, number: int) -> AddedToken:
-    return AddedToken(number, fields.text("content"), fields.flag("special", False))
+    return AddedToken(
+        number,
+        fields.text("content"),
+        fields.flag("special", False),
+        strips=(fields.flag("lstrip", False), fields.flag("rstrip", False)),
+    )

@@ -1,0 +1,77 @@
+"""How a model answers, with an adapter or without: recorded once, and kept in the cache.
+
+The key is the digest of all that the answers depend on.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from packager.connected.models import Model
+from packager.connected.workshop import Workshop, key_of
+from packager.errors import MalformedError
+from packager.format import canonical
+from packager.format.canonical import Json
+from packager.format.digest import Digest
+from packager.format.fields import Fields
+from packager.format.golden import Golden, parse_golden
+from packager.runtime.smoke import record_golden
+from packager.store.atomic import read_capped, write_file
+
+_SUFFIX = ".golden.json"
+_MAX_SIZE = 16 << 20
+
+
+@dataclass(frozen=True)
+class ConvertedAdapter:
+    """An adapter's GGUF file in the cache; ``type`` is that of its matrices."""
+
+    path: Path
+    digest: Digest
+    type: str
+
+
+def golden_of(
+    workshop: Workshop, name: str, model: Model, adapter: ConvertedAdapter | None = None
+) -> Golden:
+    """How ``model``, the variant ``name``, answers; recorded now unless the cache has it.
+
+    Raises what :func:`packager.runtime.smoke.record_golden` raises.
+    """
+    recipe = workshop.recipe
+    made_from: dict[str, Json] = {
+        "what": "golden",
+        "model": model.key.hex,
+        "prompts": list(recipe.smoke.prompts),
+        "max_tokens": recipe.smoke.max_tokens,
+        "text": workshop.text,
+        "engine": workshop.engine,
+        "cpus": len(os.sched_getaffinity(0)),
+    }
+    if adapter is not None:
+        made_from["adapter"] = adapter.digest.hex
+    cached = workshop.cache.derived(key_of(made_from), _SUFFIX)
+    if cached.exists():
+        try:
+            return _read_golden(cached)
+        except MalformedError as error:
+            workshop.progress.note(f"{error.message}; recording it again")
+    workshop.progress.note(f"{name}: recording how it answers")
+    golden = record_golden(
+        model.path,
+        prompts=recipe.smoke.prompts,
+        max_tokens=recipe.smoke.max_tokens,
+        text=workshop.text,
+        adapter=adapter.path if adapter else None,
+        libraries=workshop.libraries,
+        progress=workshop.progress,
+    )
+    write_file(cached, canonical.encode(golden.encode()))
+    return golden
+
+
+def _read_golden(path: Path) -> Golden:
+    document = canonical.decode(read_capped(path, _MAX_SIZE), what=str(path), max_size=_MAX_SIZE)
+    return parse_golden(Fields.of(document, str(path), MalformedError))
