@@ -139,11 +139,11 @@ def smoke_document(result: SmokeResult) -> dict[str, object]:
         "perplexity": _finite(result.perplexity),
         "perplexity_expected": _finite(result.perplexity_expected),
         "tokens_per_second": result.tokens_per_second,
-        "cosine": result.cosine,
         "egress": {
             "namespace": result.egress.namespace,
             "attempts": list(result.egress.attempts),
         },
+        **({} if result.cosine is None else {"cosine": result.cosine}),
     }
 
 

@@ -135,7 +135,7 @@ def _read_prompt() -> str:
 
 
 def _converse(screen: Screen, installed: InstalledVariant, max_tokens: int) -> None:
-    """Take turns until Ctrl-D; Ctrl-C stops the answer, and at the prompt the conversation."""
+    """Take turns until Ctrl-D; Ctrl-C stops the answer, and twice at the prompt, all of it."""
     with suppress(ImportError):
         import readline  # noqa: F401  # gives input() its history and its editing keys
     screen.note(
@@ -144,14 +144,26 @@ def _converse(screen: Screen, installed: InstalledVariant, max_tokens: int) -> N
     )
     with Engine(installed.model, _options(installed)) as engine:
         conversation = Conversation(engine, max_tokens=max_tokens)
-        while (question := _ask()) is not None:
+        while (question := _ask(screen)) is not None:
             if question.strip():
                 with suppress(KeyboardInterrupt):
                     _say(screen, conversation.say(question))
 
 
-def _ask() -> str | None:
-    """The next thing a person types, or ``None`` when they are done."""
+def _ask(screen: Screen) -> str | None:
+    """The next thing a person types, or ``None`` when they are done.
+
+    One Ctrl-C may have been meant for an answer that had just ended, so it ends nothing.
+    """
+    try:
+        return _read_line()
+    except KeyboardInterrupt:
+        sys.stderr.write("\n")
+        screen.note("Ctrl-D ends, as does Ctrl-C once more")
+    return _read_line()
+
+
+def _read_line() -> str | None:
     prompt = "> "
     if not sys.stdout.isatty():  # then input() would put the prompt among the answers
         sys.stderr.write(prompt)

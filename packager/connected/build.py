@@ -20,6 +20,7 @@ from pathlib import Path
 from packager import __version__
 from packager.connected.adapter_sources import fetch_adapters
 from packager.connected.cache import Cache
+from packager.connected.compressed_schemes import check_compressed_variants
 from packager.connected.delta import Delta, SetupDelta, leave_out, leave_out_setup
 from packager.connected.documents import README_NAME, SETUP_NAME, readme_text
 from packager.connected.expected import LARGEST_WEIGHT, expect, expected_footprint
@@ -123,6 +124,7 @@ def check_request(request: BuildRequest) -> Path:
     directory = check_output(request.recipe, request.output)
     check_targets(request.recipe.targets)
     check_gguf_variants(request.recipe)
+    check_compressed_variants(request.recipe)
     _check_expiry(request)
     check_place(request.output, request.volume_size)
     _check_expected(request, directory, {}, {})

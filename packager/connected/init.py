@@ -128,7 +128,8 @@ _PUBLISHED_INCLUDE = """\
 _QUANTIZED = """\
   - {name: q4_k_m, format: gguf, type: Q4_K_M}  # about 0.6 bytes a parameter
   - {name: q8_0, format: gguf, type: Q8_0}  # about 1.1 bytes a parameter, nearly lossless
-  # - {name: original, format: safetensors}  # the source files as they are"""
+  # - {name: original, format: safetensors}  # the source files as they are
+  # - {name: w4a16, format: compressed-tensors, scheme: W4A16}  # for vLLM and transformers"""
 _MOST_OTHERS = 12
 
 

@@ -105,8 +105,11 @@ def test_a_conversation_outlives_ctrl_c_and_ends_with_ctrl_d(installed: Host) ->
     assert "Traceback" not in person.seen
 
 
-def test_ctrl_c_at_the_prompt_ends_the_conversation(installed: Host) -> None:
+def test_ctrl_c_at_the_prompt_ends_the_conversation_when_it_is_meant(installed: Host) -> None:
     with terminal(installed, "run", "demo") as person:
+        person.wait_for("> ")
+        person.press("\x03")
+        person.wait_for("Ctrl-C once more")
         person.wait_for("> ")
         person.press("\x03")
         assert person.end() == 130

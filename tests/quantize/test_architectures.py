@@ -61,7 +61,7 @@ def refusal_of(config: dict[str, object]) -> AirpackError | None:
 
 
 def test_every_reference_is_of_a_supported_architecture() -> None:
-    families = [path.name for path in REFERENCES.iterdir() if path.is_dir()]
+    families = [path.name for path in REFERENCES.iterdir() if (path / "config.json").is_file()]
 
     found = {family: check_supported(config_of(family)) for family in families}
 
