@@ -40,7 +40,7 @@ from packager.connected.variants import MadeVariant, make_variants
 from packager.connected.wheels import engine_title
 from packager.connected.workshop import Workshop
 from packager.errors import DigestMismatchError, PolicyError, UsageError
-from packager.format.bundle import INDEX_NAME, Bundle, Origin, encode_bundle
+from packager.format.bundle import INDEX_NAME, LOCK_NAME, Bundle, Origin, encode_bundle
 from packager.format.digest import Digest
 from packager.format.held import SETUP_DIRECTORY
 from packager.format.inventory import Inventory
@@ -57,7 +57,6 @@ from packager.store.atomic import write_file
 from packager.store.digests import file_digest
 from packager.trust.keys import ML_DSA_87, P256
 
-LOCK_NAME = "lock.json"
 SPARED = (INDEX_NAME, LOCK_NAME, README_NAME, SETUP_NAME)
 # At most: the DER of two integers (RFC 3279 s.2.2.3), and FIPS 204's.
 SIGNATURE_SIZES = {P256: 72, ML_DSA_87: 4627}

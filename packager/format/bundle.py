@@ -38,6 +38,7 @@ from packager.format.volumes import (
 )
 
 INDEX_NAME = "bundle.json"
+LOCK_NAME = "lock.json"  # beside the index, which has its digest
 FORMAT = "airpack-bundle"
 FORMAT_VERSION = 1
 KNOWN_FEATURES: frozenset[str] = frozenset()

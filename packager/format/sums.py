@@ -24,6 +24,8 @@ _KEYED = re.compile(
     r"|provenance\.[0-9a-f]{16}\.dsse\.json\Z"
     r"|[a-z0-9][a-z0-9._-]{0,62}\.[0-9a-f]{16}\.model\.sig\Z"
 )
+# What is made when the sums are there; in any case, since some media do not tell cases apart.
+_UNLISTED = re.compile(r"(?:spare\.)?SHA256SUMS(?:\.[0-9a-f]{16}\.sig)?\Z", re.IGNORECASE)
 _SIGNATURE = re.compile(r"SHA256SUMS\.([0-9a-f]{16})\.sig\Z")
 
 
@@ -57,6 +59,8 @@ def parse_sums(data: bytes) -> Mapping[str, Digest]:
         match = _LINE.match(line)
         if not match:
             raise MalformedError(f"{SUMS_NAME}: line {number} is not a sha256 digest and a name")
+        if _UNLISTED.match(match[2]):
+            raise MalformedError(f"{SUMS_NAME}: lists {match[2]}, as sums cannot")
         digests[match[2]] = Digest(match[1])
     try:
         canonical = encode_sums(digests)

@@ -12,6 +12,7 @@ from pathlib import Path
 from packager.errors import (
     AirpackError,
     DigestMismatchError,
+    MissingVolumeError,
     TrailingDataError,
     TruncatedError,
 )
@@ -69,7 +70,8 @@ def open_patch(
 ) -> OpenPatch:
     """Decide on the patch in ``directory``, for the bundle ``verified``, and read all of it.
 
-    Raises ``TrustError`` or ``IntegrityError``, which name the directory.
+    Raises ``TrustError``, ``IntegrityError`` or, where a file of it is not there,
+    ``MissingVolumeError``; they name the directory.
     """
     try:
         readings = read_evidence(Media((directory,)), keyring, PATCH)
@@ -85,6 +87,8 @@ def open_patch(
 def _check_content(patch: OpenPatch) -> None:
     """Read every chunk and file; raises ``IntegrityError`` for any that is not as signed."""
     path, wanted = patch.path, patch.verified.patch.size
+    if not os.path.lexists(path):
+        raise MissingVolumeError(f"{path}: is not here", hint=_AGAIN)
     buffer = memoryview(bytearray(MAX_CHUNK_SIZE))
     with open_regular(path) as descriptor:
         size = os.fstat(descriptor).st_size

@@ -9,7 +9,7 @@ signed cannot reach the store. The steps, in this order, each ending the matter 
 2. the sums are parsed;
 3. the index must have the digest that the sums give, and is parsed only then;
 4. the index may ask for more signers than the keyring does, never for fewer;
-5. the sums must list each volume of the index;
+5. the sums must list each volume of the index, and no other lock than the index names;
 6. an expiry must lie ahead of *now*, told by a clock that can be right: one that says the
    bundle is not built yet tells nothing.
 
@@ -31,7 +31,7 @@ from packager.errors import (
     PolicyError,
     TrustError,
 )
-from packager.format.bundle import INDEX_NAME, Bundle, parse_bundle
+from packager.format.bundle import INDEX_NAME, LOCK_NAME, Bundle, parse_bundle
 from packager.format.digest import Digest
 from packager.format.sums import SUMS_NAME, parse_sums, signature_name
 from packager.format.timestamps import parse_timestamp
@@ -99,6 +99,7 @@ def verify_bundle(evidence: Evidence, keyring: Keyring, *, now: datetime) -> Ver
     bundle = _parse_listed_index(evidence.index, sums)
     _require(len(signers), bundle.signers, "the bundle's release policy")
     _check_volumes_listed(bundle, sums)
+    _check_lock(bundle, sums)
     _check_expiry(bundle, now)
     return VerifiedBundle(bundle, sums, signers, evidence)
 
@@ -205,6 +206,11 @@ def _check_volumes_listed(bundle: Bundle, sums: Mapping[str, Digest]) -> None:
     for volume in bundle.volume_files:
         if volume.name not in sums:
             raise MalformedError(f"{SUMS_NAME}: does not list {volume.name}")
+
+
+def _check_lock(bundle: Bundle, sums: Mapping[str, Digest]) -> None:
+    if sums.get(LOCK_NAME, bundle.lock) != bundle.lock:
+        raise MalformedError(f"{INDEX_NAME}: lock: not the {LOCK_NAME} that {SUMS_NAME} lists")
 
 
 def _check_expiry(bundle: Bundle, now: datetime) -> None:

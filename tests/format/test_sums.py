@@ -23,6 +23,7 @@ from packager.format.sums import (
 )
 
 ZERO = Digest.of(b"")
+SIGNATURE = signature_name("0123456789abcdef")
 GOOD = encode_sums({"bundle.json": ZERO, "payload.00001": Digest.of(b"1"), "setup.sh": ZERO})
 
 
@@ -101,6 +102,16 @@ def test_sums_that_differ_from_what_airpack_writes_are_refused(data: bytes) -> N
     with pytest.raises(MalformedError, match=r"\ASHA256SUMS: ") as caught:
         parse_sums(data)
     assert caught.value.message.isprintable()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [SUMS_NAME, f"spare.{SUMS_NAME}", SIGNATURE, f"spare.{SIGNATURE}", SUMS_NAME.lower()],
+)
+def test_sums_that_list_what_is_made_when_they_are_there_are_refused(name: str) -> None:
+    data = encode_sums({"bundle.json": ZERO, name: ZERO})
+    with pytest.raises(MalformedError, match=rf"\ASHA256SUMS: lists {name}, as sums cannot"):
+        parse_sums(data)
 
 
 def test_names_that_some_medium_cannot_hold_are_never_written() -> None:

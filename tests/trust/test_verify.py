@@ -17,7 +17,7 @@ from support.bundles import keyring_of, make_bundle, make_key
 
 from packager.connected.keys import SigningKey
 from packager.errors import DigestMismatchError, MalformedError, PolicyError, TrustError
-from packager.format.bundle import INDEX_NAME, Bundle, encode_bundle, parse_bundle
+from packager.format.bundle import INDEX_NAME, LOCK_NAME, Bundle, encode_bundle, parse_bundle
 from packager.format.digest import Digest
 from packager.format.sums import encode_sums, signature_name
 from packager.trust.keyring import Keyring, TrustedKey
@@ -269,3 +269,18 @@ def test_each_step_ends_the_matter_before_the_next_is_looked_at(people: People) 
         decide(listed(raw, volumes=True), raw)
     raw = encode_bundle(replace(expired, expires=None))
     decide(listed(raw, volumes=True), raw)
+
+
+def test_a_lock_that_is_not_the_one_the_index_names_is_refused(people: People) -> None:
+    index = encode_bundle(people.index)
+    digests = {volume.name: Digest.of(b"") for volume in people.index.volumes}
+
+    def decide(lock: Digest) -> Bundle:
+        sums = encode_sums({INDEX_NAME: Digest.of(index), LOCK_NAME: lock, **digests})
+        signature = {people.alice.public.key_id: people.alice.sign(sums)}
+        evidence = Evidence(sums, signature, index)
+        return verify_bundle(evidence, keyring_of(people.alice), now=NOW).bundle
+
+    with pytest.raises(MalformedError, match=r"bundle\.json: lock: not the lock\.json that SHA"):
+        decide(Digest.of(b"another lock"))
+    assert decide(people.index.lock) == people.index
