@@ -129,7 +129,8 @@ def log(screen: Screen, verify: bool) -> None:
 
 
 def smoke_document(result: SmokeResult) -> dict[str, object]:
-    """The smoke test's result with the keys that scripts read."""
+    """The smoke test's result with the keys that scripts read, and that of vectors."""
+    vectors = {} if result.cosine is None else {"cosine": result.cosine}
     return {
         "ok": result.ok,
         "variant": result.variant,
@@ -139,11 +140,11 @@ def smoke_document(result: SmokeResult) -> dict[str, object]:
         "perplexity": _finite(result.perplexity),
         "perplexity_expected": _finite(result.perplexity_expected),
         "tokens_per_second": result.tokens_per_second,
-        "cosine": result.cosine,
         "egress": {
             "namespace": result.egress.namespace,
             "attempts": list(result.egress.attempts),
         },
+        **vectors,
     }
 
 
