@@ -129,7 +129,8 @@ def log(screen: Screen, verify: bool) -> None:
 
 
 def smoke_document(result: SmokeResult) -> dict[str, object]:
-    """The smoke test's result with the keys that scripts read."""
+    """The smoke test's result with the keys that scripts read, and that of vectors."""
+    vectors = {} if result.cosine is None else {"cosine": result.cosine}
     return {
         "ok": result.ok,
         "variant": result.variant,
@@ -143,7 +144,7 @@ def smoke_document(result: SmokeResult) -> dict[str, object]:
             "namespace": result.egress.namespace,
             "attempts": list(result.egress.attempts),
         },
-        **({} if result.cosine is None else {"cosine": result.cosine}),
+        **vectors,
     }
 
 

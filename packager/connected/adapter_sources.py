@@ -77,6 +77,21 @@ def lock_adapters(
     return tuple(_locked(name, found[name], recipe, progress) for name in sorted(found))
 
 
+def refuse_adapters(paths: Iterable[str]) -> None:
+    """Refuse an adapter among the files of a model, where loaders look for one.
+
+    transformers then loads the base that ``adapter_config.json`` names, from wherever that is,
+    in place of the model beside it. Raises ``UnsafeContentError``.
+    """
+    for path in paths:
+        if path.rpartition("/")[2] == ADAPTER_CONFIG:
+            raise UnsafeContentError(
+                f"{path}: an adapter, whose base loaders would look for elsewhere",
+                hint="make it a variant, {name: NAME, format: lora, base: VARIANT, source: ...},"
+                " or leave it out by source.exclude",
+            )
+
+
 def _look_up(source: HubSource, cache: Cache, hub: Hub, progress: Progress) -> _Found:
     snapshot = hub.resolve(source.repository, source.revision)
     wanted = _wanted((file.path for file in snapshot.files), source.repository)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from packager.connected.adapter_sources import lock_adapters
+from packager.connected.adapter_sources import lock_adapters, refuse_adapters
 from packager.connected.cache import Cache
 from packager.connected.compressed_schemes import check_compressed_variants
 from packager.connected.content import check_names, is_pickle_name
@@ -206,6 +206,7 @@ def _wanted(recipe: Recipe, paths: Iterable[str], source: str) -> tuple[str, ...
     if needs_weights(recipe) and not any(path.endswith(".safetensors") for path in wanted):
         raise _no_weights(recipe, present, source)
     check_names(wanted)
+    refuse_adapters(wanted)
     return wanted
 
 

@@ -69,7 +69,7 @@ def test_the_smoke_test_has_the_keys_that_scripts_read(searching: Host) -> None:
     assert "same tokens, cosine 1.000000 with the build's vectors" in line
     assert list(document) == [
         "ok", "variant", "tokens_match", "expected", "actual", "perplexity",
-        "perplexity_expected", "tokens_per_second", "cosine", "egress",
+        "perplexity_expected", "tokens_per_second", "egress", "cosine",
     ]  # fmt: skip
     assert document["ok"] is document["tokens_match"] is True
     assert document["actual"] == document["expected"]

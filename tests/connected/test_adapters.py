@@ -149,6 +149,17 @@ def test_85_an_adapter_of_pickles_alone_is_refused(hub: HubServer, folder: Path)
     assert hub.files_fetched == set()
 
 
+@pytest.mark.parametrize("place", [".", "checkpoint-500"])
+def test_90_an_adapter_among_the_model_s_own_files_is_refused(tmp_path: Path, place: str) -> None:
+    shutil.copytree(DEMO, tmp_path / "model")
+    query_adapter(tmp_path / "model" / place, width=WIDTH)
+    text = RECIPE.replace(f"{{path: {DEMO}}}", "{path: model, include: ['**']}")
+    error = refusal(tmp_path, text)
+    assert isinstance(error, UnsafeContentError)
+    assert "adapter_config.json: an adapter, whose base loaders" in error.message
+    assert "format: lora" in (error.hint or "")
+
+
 @pytest.mark.parametrize("missing", ["adapter_config.json", WEIGHTS])
 def test_a_folder_that_is_no_adapter_is_refused(folder: Path, missing: str) -> None:
     (folder / "adapter" / missing).unlink()
@@ -239,19 +250,28 @@ def test_two_adapters_to_one_base_are_two_variants(folder: Path, provisions: Pro
     assert made["legal"].members[0].digest != made["medical"].members[0].digest
 
 
-def test_a_base_that_is_published_as_gguf_takes_no_adapter_and_says_why(
-    folder: Path, demo_model: Path
+@pytest.mark.parametrize(
+    ("beside", "said"),
+    [
+        ([], "published: has no config.json, so it cannot be converted to lora"),
+        (["config.json"], "variant legal: an adapter is converted by the model's config.json"),
+    ],
+)
+def test_a_base_that_is_published_as_gguf_takes_no_adapter_and_that_is_said(
+    folder: Path, demo_model: Path, beside: list[str], said: str
 ) -> None:
     (folder / "published").mkdir()
-    shutil.copy(demo_model, folder / "published" / "demo.gguf")
-    text = """\
+    for file in (demo_model, *(DEMO / name for name in beside)):
+        shutil.copy(file, folder / "published")
+    error = refusal(folder, PUBLISHED)
+    assert isinstance(error, UsageError)
+    assert said in error.message
+
+
+PUBLISHED = """\
 name: demo
 source: {path: published}
 variants:
   - {name: q4_k_m, format: gguf, file: demo.gguf}
   - {name: legal, format: lora, base: q4_k_m, source: {path: adapter}}
 """
-    error = refusal(folder, text)
-    assert isinstance(error, UsageError)
-    assert "variant legal: an adapter is converted by the model's config.json" in error.message
-    assert error.hint
