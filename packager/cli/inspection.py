@@ -11,6 +11,7 @@ from packager.cli.text import counted, table
 from packager.format.bundle import Bundle, Variant
 from packager.format.held import HeldFile
 from packager.format.patch import Patch
+from packager.format.quality import MILLIONTHS, NANONATS, Quality
 from packager.format.sizes import format_size
 from packager.format.ticket import format_ranges
 
@@ -51,7 +52,26 @@ def bundle_document(index: Bundle, signatures: Sequence[str]) -> dict[str, objec
 
 def _variant_document(index: Bundle, variant: Variant) -> dict[str, object]:
     size = sum(file.size for file in index.variant_files(variant))
-    return {"name": variant.name, "format": variant.format, "type": variant.type, "size": size}
+    return {
+        "name": variant.name,
+        "format": variant.format,
+        "type": variant.type,
+        "size": size,
+        "base": variant.base.variant if variant.base else None,
+        "quality": _quality_document(variant.quality) if variant.quality else None,
+    }
+
+
+def _quality_document(quality: Quality) -> dict[str, object]:
+    return {
+        "baseline": quality.baseline,
+        "tokens": quality.tokens,
+        "perplexity": quality.perplexity,
+        "perplexity_original": quality.original_perplexity,
+        "perplexity_increase": quality.increase,
+        "divergence": quality.divergence / NANONATS,
+        "same_top_token": quality.agreement / MILLIONTHS,
+    }
 
 
 def bundle_text(index: Bundle, signatures: Sequence[str]) -> str:
@@ -73,12 +93,14 @@ def bundle_text(index: Bundle, signatures: Sequence[str]) -> str:
     ]
     variants = table([_variant_row(index, variant) for variant in index.variants]).splitlines()
     facts += [("variant" if n == 0 else "", line) for n, line in enumerate(variants)]
+    facts += [("quality", f"{v.name}: {v.quality.line}") for v in index.variants if v.quality]
     return f"{_WARNING.format(kind='bundle', check='verify checks it')}\n{table(facts)}"
 
 
 def _variant_row(index: Bundle, variant: Variant) -> tuple[str, ...]:
     size = sum(file.size for file in index.variant_files(variant))
-    return variant.name, variant.format, variant.type, format_size(size)
+    bound = f"on {variant.base.variant}" if variant.base else ""
+    return variant.name, variant.format, variant.type, format_size(size), bound
 
 
 def _delta_rows(index: Bundle) -> list[tuple[str, str]]:

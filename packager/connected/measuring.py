@@ -38,19 +38,9 @@ def measure_models(workshop: Workshop, models: Mapping[str, Model]) -> dict[str,
         return {}
     found = _measured(workshop, models, workshop.named_file(gate.text))
     for name, quality in found.items():
-        workshop.progress.note(f"{name}: {quality_line(quality)}")
+        workshop.progress.note(f"{name}: {quality.line}")
     _check(found, gate)
     return found
-
-
-def quality_line(quality: Quality) -> str:
-    """The figures in a line."""
-    return (
-        f"perplexity {quality.perplexity:.2f}, {quality.increase:+.1%} "
-        f"± {quality.increase_margin:.1%} against the original; divergence "
-        f"{quality.divergence / 1e9:.4f} ± {quality.divergence_margin:.4f} nats a token; the "
-        f"same likeliest token in {quality.agreement / MILLIONTHS:.1%} of {quality.tokens} places"
-    )
 
 
 def _check(found: Mapping[str, Quality], gate: QualityGate) -> None:

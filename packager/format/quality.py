@@ -71,6 +71,16 @@ class Quality:
         """Half the width of the 95% confidence interval of the mean divergence, in nats."""
         return _CONFIDENCE * self.divergence_error / NANONATS
 
+    @property
+    def line(self) -> str:
+        """The figures in a line, for people."""
+        return (
+            f"perplexity {self.perplexity:.2f}, {self.increase:+.1%} "
+            f"± {self.increase_margin:.1%} against the original; divergence "
+            f"{self.divergence / NANONATS:.4f} ± {self.divergence_margin:.4f} nats a token; the "
+            f"same likeliest token in {self.agreement / MILLIONTHS:.1%} of {self.tokens} places"
+        )
+
     def encode(self) -> Json:
         """As a JSON object; :meth:`parse` reads it."""
         return {
