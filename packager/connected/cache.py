@@ -4,6 +4,7 @@
     partial/sha256-<hex>  the first bytes of one, and beside it ``….etag``, what the server
                           called it; survives the process that wrote it
     derived/<hex>.gguf    made from blobs, under the digest of all that it was made from
+    kernels/…             quantization kernels compiled for this CPU
     locks/…               one empty file for each name that a process works on (flock(2))
 
 A blob appears by rename, after its file is on the disk. Deleting the whole folder is always
@@ -22,6 +23,7 @@ from pathlib import Path
 from packager.format.digest import Digest
 from packager.format.lock import ContentId
 from packager.store.atomic import fsync_directory, make_directory, naming_refusals
+from packager.store.cache_root import cache_root
 
 _POLL_SECONDS = 0.2
 
@@ -34,11 +36,8 @@ class Cache:
 
     @classmethod
     def of_environment(cls) -> Cache:
-        """``$AIRPACK_CACHE``, else ``$XDG_CACHE_HOME/airpack``, else ``~/.cache/airpack``."""
-        if own := os.environ.get("AIRPACK_CACHE"):
-            return cls(Path(own).absolute())
-        shared = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        return cls(Path(shared).absolute() / "airpack")
+        """The cache of this user; see :func:`cache_root`."""
+        return cls(cache_root())
 
     def blob(self, content: ContentId) -> Path:
         """Where the bytes of ``content`` are, once they are whole."""

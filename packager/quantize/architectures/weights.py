@@ -46,7 +46,7 @@ class Weight:
     """The tensor ``name`` (GGUF's) of ``shape``, whose rows are those of ``parts`` one by one.
 
     A tensor of three dimensions has a part for each expert. ``head_rows`` is the number of rows
-    of each attention head whose order changes (see :func:`packager.quantize.worker.widen`), 0
+    of each attention head whose order changes (see :mod:`packager.quantize.worker`), 0
     where none does. ``plus`` is added to each element. ``by_element``: rows of the parts are
     single elements, though ``shape`` has two dimensions.
     """

@@ -22,6 +22,7 @@ from typing import NamedTuple
 from packager.errors import EngineError
 from packager.format.digest import Digest
 from packager.store.atomic import make_directory, naming_refusals, read_capped, write_file
+from packager.store.cache_root import cache_root
 
 _SOURCES = Path(__file__).parent
 _COMPILERS = ("cc", "gcc", "clang")
@@ -95,22 +96,14 @@ def _find_compiler() -> str:
 
 def _cache_folder() -> Path:
     """The folder for kernels; raises ``EngineError`` if others could put their code there."""
-    if own := os.environ.get("AIRPACK_CACHE"):
-        root = Path(own)
-    else:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or _home() / ".cache") / "airpack"
-    folder = root.absolute() / "kernels"
+    try:
+        folder = cache_root() / "kernels"
+    except RuntimeError:
+        raise EngineError("no home directory to keep them in") from None
     make_directory(folder)
     if not _is_private(folder.lstat()):
         raise EngineError(f"{folder}: others can write there")
     return folder
-
-
-def _home() -> Path:
-    try:
-        return Path.home()
-    except RuntimeError:
-        raise EngineError("no home directory to keep them in") from None
 
 
 def _is_private(status: os.stat_result) -> bool:
