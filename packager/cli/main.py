@@ -40,6 +40,7 @@ _COMMANDS = {
     "uninstall": ("packager.cli.models:uninstall", "Take a model away."),
     "gc": ("packager.cli.models:gc", "Free the space that no generation needs."),
     "inventory": ("packager.cli.delta:inventory", "Write what this host holds, for a delta."),
+    "doctor": ("packager.cli.doctor:doctor", "Say whether this host can run models."),
     "log": ("packager.cli.models:log", "Show what happened on this host."),
     "demo": ("packager.cli.demo:demo", "Make the whole trip on a small model."),
     "completion": ("packager.cli.completion:completion", "Print a shell's completion script."),
