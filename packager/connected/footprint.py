@@ -6,7 +6,9 @@ small files and one volume at least, and which media are enough follows from the
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -171,7 +173,11 @@ def check_room(directory: Path, footprint: Footprint) -> None:
 
 
 def _disk_size(directory: Path) -> int:
-    if not directory.is_dir():
-        return 0
-    with naming_refusals(directory):
-        return sum(path.lstat().st_blocks * 512 for path in directory.iterdir())
+    """What the files in ``directory`` take; another build may be naming and removing them now."""
+    size = 0
+    gone = suppress(FileNotFoundError, NotADirectoryError)
+    with naming_refusals(directory), gone, os.scandir(directory) as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError):
+                size += entry.stat(follow_symlinks=False).st_blocks * 512
+    return size

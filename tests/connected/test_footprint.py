@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -173,3 +175,25 @@ def test_what_an_unfinished_build_left_there_counts_as_room(tmp_path: Path) -> N
         script = f"mkdir '{left}' && head -c 3m /dev/zero > '{left}/payload.00001' && {check}"
         done = in_small_disk(tmp_path, "5m", script)
         assert (done.stdout, done.stderr) == (said, "")
+
+
+def test_103_what_another_build_renames_and_removes_meanwhile_is_no_error(tmp_path: Path) -> None:
+    place = tmp_path / ".demo-1.0.0.unfinished"
+    stopped = threading.Event()
+
+    def other_build() -> None:
+        while not stopped.is_set():
+            place.mkdir()
+            for n in range(20):
+                (place / f".tmp-{n}").write_bytes(b"x")
+                (place / f".tmp-{n}").rename(place / f"{n}")
+            shutil.rmtree(place)
+
+    other = threading.Thread(target=other_build)
+    other.start()
+    try:
+        for _ in range(300):
+            check_room(tmp_path / "demo-1.0.0", footprint(1 << 20))
+    finally:
+        stopped.set()
+        other.join()
