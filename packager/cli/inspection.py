@@ -8,12 +8,13 @@ from pathlib import Path
 
 from packager.cli.media import listed
 from packager.cli.text import counted, table
-from packager.format.bundle import Bundle, Variant
+from packager.format.bundle import Bundle
 from packager.format.held import HeldFile
 from packager.format.patch import Patch
 from packager.format.quality import MILLIONTHS, NANONATS, Quality
 from packager.format.sizes import format_size
 from packager.format.ticket import format_ranges
+from packager.format.variant import Variant
 
 _WARNING = "NOT VERIFIED: what the {kind} says of itself; airpack {check}"
 

@@ -6,9 +6,10 @@ import shlex
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 
-from packager.format.bundle import Bundle, Variant
+from packager.format.bundle import Bundle
 from packager.format.sizes import format_size
 from packager.format.sums import SUMS_NAME, signature_name
+from packager.format.variant import Variant
 from packager.trust.keys import P256, PublicKey
 
 README_NAME = "READ-ME-FIRST.txt"

@@ -25,13 +25,13 @@ from packager.connected.models import Model, model_made_before
 from packager.connected.provisions import provisions_at_hand
 from packager.connected.published_gguf import find_files, is_gguf
 from packager.connected.wheels import engine_title
-from packager.format.bundle import variant_directory
 from packager.format.digest import Digest
 from packager.format.held import SETUP_DIRECTORY, Setup
 from packager.format.inventory import Inventory
 from packager.format.lock import SHA256, Folder, Lock, LockedFile
 from packager.format.recipe import COMPRESSED_TENSORS, GGUF, LORA, Recipe, Variant
 from packager.format.tar import plan_tar
+from packager.format.variant import variant_directory
 from packager.progress import Progress
 from packager.quantize.plan import make_plan
 from packager.quantize.types import file_type

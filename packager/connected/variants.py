@@ -22,13 +22,13 @@ from packager.connected.measuring import measure_models
 from packager.connected.models import Model, make_models
 from packager.connected.published_gguf import PublishedModel, is_gguf, published_models
 from packager.connected.workshop import Workshop, only_maker
-from packager.format.bundle import Variant, variant_directory
 from packager.format.digest import Digest
 from packager.format.golden import Golden
 from packager.format.lock import SHA256, LockedFile
 from packager.format.quality import Quality
 from packager.format.recipe import COMPRESSED_TENSORS, GGUF, LORA
 from packager.format.recipe import Variant as RecipeVariant
+from packager.format.variant import Variant, variant_directory
 from packager.quantize.plan import Fallback
 from packager.quantize.wanted import Wanted
 from packager.store.digests import file_digest

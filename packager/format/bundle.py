@@ -15,16 +15,14 @@ from itertools import chain
 
 from packager.errors import AirpackError, MalformedError
 from packager.format import canonical
-from packager.format.adapter import AdapterBase
 from packager.format.canonical import Json
 from packager.format.digest import Digest
 from packager.format.fields import Fields
-from packager.format.golden import Golden, parse_golden
 from packager.format.held import HeldFile, Setup, parse_held, parse_setup, setup_from
-from packager.format.quality import Quality
-from packager.format.relpath import check_distinct, check_relpath, is_bare_name
+from packager.format.relpath import check_distinct, check_relpath
 from packager.format.tar import plan_tar
 from packager.format.target import Target
+from packager.format.variant import Variant, variant_directory
 from packager.format.volumes import (
     ParityVolume,
     Payload,
@@ -64,25 +62,6 @@ class PayloadFile:
 
 
 VariantFile = PayloadFile | HeldFile
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One quantization of the model: its files under ``directory``, in the payload or held.
-
-    ``model`` is the file the engine opens and ``golden`` how it must answer; both are absent
-    where no engine in the bundle runs the format. ``quality`` is what quantizing cost, where it
-    was measured. An adapter has a ``base``: the engine opens ``model`` on top of that one's.
-    """
-
-    name: str
-    format: str
-    type: str
-    directory: str
-    model: str | None
-    golden: Golden | None
-    quality: Quality | None = None
-    base: AdapterBase | None = None
 
 
 @dataclass(frozen=True)
@@ -240,8 +219,8 @@ def _check_format(fields: Fields) -> None:
 
 def _parse_bundle(fields: Fields) -> Bundle:
     return Bundle(
-        name=_bare(fields, "name"),
-        version=_bare(fields, "version"),
+        name=fields.bare_name("name"),
+        version=fields.bare_name("version"),
         sequence=fields.integer("sequence", least=1),
         created=fields.timestamp("created"),
         expires=fields.timestamp("expires") if fields.has("expires") else None,
@@ -259,8 +238,8 @@ def _parse_bundle(fields: Fields) -> Bundle:
         set_up_with=parse_setup(fields.mapping("set_up_with"))
         if fields.has("set_up_with")
         else None,
-        variants=_bounded(fields, "variants", MAX_VARIANTS).each("variants", _parse_variant),
-        targets=_bounded(fields, "targets", 16).each("targets", _parse_target),
+        variants=_bounded(fields, "variants", MAX_VARIANTS).each("variants", Variant.parse),
+        targets=_bounded(fields, "targets", 16).each("targets", Target.parse),
     )
 
 
@@ -268,13 +247,6 @@ def _bounded(fields: Fields, key: str, most: int) -> Fields:
     if len(fields.items(key)) > most:
         raise fields.refuse(key, f"more than {most} entries")
     return fields
-
-
-def _bare(fields: Fields, key: str) -> str:
-    value = fields.text(key)
-    if not is_bare_name(value):
-        raise fields.refuse(key, f"{value[:80]!a} is not a plain name ([a-z0-9._-], 63)")
-    return value
 
 
 def _parse_origin(fields: Fields) -> Origin:
@@ -294,29 +266,6 @@ def _parse_file(fields: Fields) -> PayloadFile:
         size=fields.integer("size"),
         offset=fields.integer("offset"),
         digest=fields.digest("digest"),
-    )
-
-
-def _parse_variant(fields: Fields) -> Variant:
-    fields.only("name", "format", "type", "directory", "model", "golden", "quality", "base")
-    return Variant(
-        name=_bare(fields, "name"),
-        format=fields.line("format"),
-        type=fields.line("type"),
-        directory=check_relpath(fields.text("directory")),
-        model=fields.optional_text("model"),
-        golden=parse_golden(fields.mapping("golden")) if fields.has("golden") else None,
-        quality=Quality.parse(fields.mapping("quality")) if fields.has("quality") else None,
-        base=AdapterBase.parse(fields.mapping("base")) if fields.has("base") else None,
-    )
-
-
-def _parse_target(fields: Fields) -> Target:
-    fields.only("platform", "python", "glibc")
-    return Target(
-        platform=fields.line("platform"),
-        python=fields.lines("python"),
-        glibc=fields.line("glibc"),
     )
 
 
@@ -381,11 +330,6 @@ def _check_held(bundle: Bundle) -> None:
         raise MalformedError(f"{INDEX_NAME}: set_up_with: the payload has wheels or libraries too")
 
 
-def variant_directory(name: str, variant: str) -> str:
-    """Where the payload keeps the files of ``variant`` of the model ``name``."""
-    return f"models/{name}/{variant}"
-
-
 def _bundle_json(bundle: Bundle) -> dict[str, Json]:
     origin, payload = bundle.origin, bundle.payload
     return {
@@ -417,22 +361,6 @@ def _bundle_json(bundle: Bundle) -> dict[str, Json]:
         "held": [file.encode() for file in bundle.held],
         "base": bundle.base.hex if bundle.base else None,
         "set_up_with": bundle.set_up_with.encode() if bundle.set_up_with else None,
-        "variants": [_variant_json(variant) for variant in bundle.variants],
-        "targets": [
-            {"platform": t.platform, "python": list(t.python), "glibc": t.glibc}
-            for t in bundle.targets
-        ],
-    }
-
-
-def _variant_json(variant: Variant) -> dict[str, Json]:
-    return {
-        "name": variant.name,
-        "format": variant.format,
-        "type": variant.type,
-        "directory": variant.directory,
-        "model": variant.model,
-        "golden": variant.golden.encode() if variant.golden else None,
-        "quality": variant.quality.encode() if variant.quality else None,
-        "base": variant.base.encode() if variant.base else None,
+        "variants": [variant.encode() for variant in bundle.variants],
+        "targets": [target.encode() for target in bundle.targets],
     }

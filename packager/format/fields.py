@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from packager.errors import AirpackError, MalformedError, ParseError
 from packager.format.digest import Digest
-from packager.format.relpath import has_unprintable
+from packager.format.relpath import has_unprintable, is_bare_name
 from packager.format.timestamps import parse_timestamp
 
 MAX_LINE_CHARACTERS = 1024
@@ -73,6 +73,15 @@ class Fields:
     def optional_text(self, key: str) -> str | None:
         """A non-empty string, or ``None`` where the field is absent or null."""
         return self.text(key) if self.has(key) else None
+
+    def bare_name(self, key: str, default: str | None = None) -> str:
+        """A name that a directory may have on any medium."""
+        value = self.text(key, default)
+        if not is_bare_name(value):
+            raise self.refuse(
+                key, f"{value[:80]!a} is not a plain name (a-z, 0-9, '.', '_', '-'; at most 63)"
+            )
+        return value
 
     def line(self, key: str) -> str:
         """Text that may be shown on a terminal before anybody has verified it."""

@@ -12,14 +12,13 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from packager.errors import MalformedError
 from packager.format import canonical
-from packager.format.bundle import Bundle, Variant
+from packager.format.bundle import Bundle
 from packager.format.canonical import Json
 from packager.format.digest import Digest
 from packager.format.fields import Fields
 from packager.format.held import Setup, SetupFile, parse_setup, parse_title
-from packager.format.relpath import is_bare_name
+from packager.format.variant import Variant
 from packager.format.volumes import MAX_PAYLOAD_SIZE
 
 FORMAT = "airpack-inventory"
@@ -183,12 +182,9 @@ def _parse_file(fields: Fields) -> InventoryFile:
 
 def _parse_bundle(fields: Fields) -> InventoryBundle:
     fields.only("name", "version", "sequence", "digest")
-    for key in ("name", "version"):
-        if not is_bare_name(fields.text(key)):
-            raise MalformedError(f"{fields.place(key)}: {fields.text(key)[:80]!a} is no plain name")
     return InventoryBundle(
-        name=fields.text("name"),
-        version=fields.text("version"),
+        name=fields.bare_name("name"),
+        version=fields.bare_name("version"),
         sequence=fields.integer("sequence", least=1),
         digest=fields.digest("digest"),
     )

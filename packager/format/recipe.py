@@ -16,7 +16,6 @@ from packager.format.globs import matches
 from packager.format.recipe_values import (
     gguf_pattern,
     matching,
-    name_of,
     optional_type_of,
     path_of,
     printable,
@@ -26,7 +25,6 @@ from packager.format.recipe_values import (
 )
 from packager.format.sizes import parse_size
 from packager.format.target import Target
-from packager.format.timestamps import parse_timestamp
 from packager.format.yaml_text import parse_yaml
 
 MAX_RECIPE_SIZE = 256 << 10
@@ -211,8 +209,8 @@ def parse_recipe(data: bytes | str, *, where: str = "recipe") -> Recipe:
     source = fields.mapping("source")
     return Recipe(
         digest=Digest.of(raw),
-        name=name_of(fields, "name"),
-        version=name_of(fields, "version", default="1.0.0"),
+        name=fields.bare_name("name"),
+        version=fields.bare_name("version", default="1.0.0"),
         sequence=fields.integer("sequence", 1, least=1),
         source=_parse_source(source),
         include=source_patterns(source, "include", DEFAULT_INCLUDE),
@@ -226,7 +224,7 @@ def parse_recipe(data: bytes | str, *, where: str = "recipe") -> Recipe:
         runtime=_parse_runtime(fields.optional_mapping("runtime")),
         medium=_parse_medium(fields.optional_mapping("medium")),
         signers=fields.integer("signers", 1, least=1, most=100),
-        expires=_parse_expires(fields),
+        expires=fields.timestamp("expires") if fields.has("expires") else None,
     )
 
 
@@ -281,7 +279,7 @@ def _parse_variant(fields: Fields) -> Variant:
         if published and fields.has(key):
             raise fields.refuse(key, "is of what is quantized here; file is published so already")
     return Variant(
-        name=name_of(fields, "name"),
+        name=fields.bare_name("name"),
         format=form,
         type=type_of(fields, "type") if form == GGUF and not published else None,
         scheme=type_of(fields, "scheme") if form == COMPRESSED_TENSORS else None,
@@ -296,7 +294,7 @@ def _parse_variant(fields: Fields) -> Variant:
 def _parse_adapter(fields: Fields) -> Adapter:
     source = fields.mapping("source")
     source.only("hub", "path", "revision")
-    return Adapter(_parse_source(source), name_of(fields, "base"))
+    return Adapter(_parse_source(source), fields.bare_name("base"))
 
 
 _QUANTIZING = ("type", "overrides", "output", "token_embedding")
@@ -398,13 +396,3 @@ def _parse_volume_size(fields: Fields) -> int | None:
         raise
     except AirpackError as error:
         raise fields.refuse("volume_size", error.message) from None
-
-
-def _parse_expires(fields: Fields) -> str | None:
-    expires = fields.optional_text("expires")
-    if expires is not None:
-        try:
-            parse_timestamp(expires)
-        except AirpackError as error:
-            raise fields.refuse("expires", error.message) from None
-    return expires

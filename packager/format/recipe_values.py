@@ -5,21 +5,10 @@ from __future__ import annotations
 import re
 
 from packager.format.fields import Fields
-from packager.format.relpath import is_bare_name
 
 MAX_PATTERNS = 256
 
 _TYPE = re.compile(r"[A-Z][A-Z0-9_]{0,31}\Z")
-
-
-def name_of(fields: Fields, key: str, default: str | None = None) -> str:
-    """A name that a directory may have too."""
-    value = fields.text(key, default)
-    if not is_bare_name(value):
-        raise fields.refuse(
-            key, f"{value[:80]!a} is not a plain name (a-z, 0-9, '.', '_', '-'; at most 63)"
-        )
-    return value
 
 
 def matching(fields: Fields, key: str, value: str, form: re.Pattern[str], what: str) -> str:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from packager.format.canonical import Json
+from packager.format.fields import Fields
+
 
 @dataclass(frozen=True)
 class Target:
@@ -12,3 +15,17 @@ class Target:
     platform: str
     python: tuple[str, ...]
     glibc: str
+
+    def encode(self) -> dict[str, Json]:
+        """The document that :meth:`parse` reads."""
+        return {"platform": self.platform, "python": list(self.python), "glibc": self.glibc}
+
+    @classmethod
+    def parse(cls, fields: Fields) -> Target:
+        """Read one; raises what ``fields`` raises."""
+        fields.only("platform", "python", "glibc")
+        return cls(
+            platform=fields.line("platform"),
+            python=fields.lines("python"),
+            glibc=fields.line("glibc"),
+        )

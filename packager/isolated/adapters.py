@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from packager.errors import UsageError
-from packager.format.bundle import Bundle, Variant
+from packager.format.bundle import Bundle
+from packager.format.variant import Variant
 
 
 @dataclass(frozen=True)

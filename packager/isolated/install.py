@@ -17,12 +17,13 @@ from pathlib import Path
 
 from packager import __version__
 from packager.errors import AirpackError, IntegrityError, SmokeTestError, UsageError
-from packager.format.bundle import INDEX_NAME, Bundle, Variant
+from packager.format.bundle import INDEX_NAME, Bundle
 from packager.format.canonical import Json
 from packager.format.receipt import RECEIPT_NAME, Receipt, SmokeRecord, encode_receipt
 from packager.format.sizes import format_size
 from packager.format.sums import SUMS_NAME, signature_name
 from packager.format.timestamps import format_timestamp
+from packager.format.variant import Variant
 from packager.isolated.adapters import engine_files, with_bases
 from packager.isolated.held import check_held
 from packager.isolated.media import Media

@@ -7,8 +7,8 @@ from datetime import datetime
 from pathlib import Path
 
 from packager.errors import UsageError
-from packager.format.bundle import Variant
 from packager.format.canonical import Json
+from packager.format.variant import Variant
 from packager.isolated.adapters import engine_files
 from packager.progress import Progress
 from packager.runtime.smoke import SmokeResult, smoke_test

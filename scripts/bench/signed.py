@@ -9,17 +9,11 @@ from packager.connected.keys import open_key
 from packager.connected.layout import Member, PayloadPlan
 from packager.connected.sign import sign_bundle
 from packager.connected.spares import write_spares
-from packager.format.bundle import (
-    INDEX_NAME,
-    Bundle,
-    Origin,
-    Variant,
-    encode_bundle,
-    variant_directory,
-)
+from packager.format.bundle import INDEX_NAME, Bundle, Origin, encode_bundle
 from packager.format.digest import Digest
 from packager.format.sums import SUMS_NAME, encode_sums, spare_name
 from packager.format.target import Target
+from packager.format.variant import Variant, variant_directory
 from packager.format.volumes import ParityVolume, Payload
 from packager.store.digests import file_digest
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from packager.errors import MalformedError, ParseError
 from packager.format import canonical
 from packager.format.adapter import AdapterBase
-from packager.format.bundle import Bundle, Variant, encode_bundle, parse_bundle
+from packager.format.bundle import Bundle, encode_bundle, parse_bundle
 from packager.format.digest import Digest
 from packager.format.lock import (
     SHA256,
@@ -28,6 +28,7 @@ from packager.format.lock import (
     parse_lock,
 )
 from packager.format.recipe import Adapter, FolderSource, HubSource, Recipe, parse_recipe
+from packager.format.variant import Variant
 
 RECIPE = """\
 name: legal

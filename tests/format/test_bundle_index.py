@@ -18,13 +18,13 @@ from packager.format.bundle import (
     Bundle,
     Origin,
     PayloadFile,
-    Variant,
     encode_bundle,
     parse_bundle,
 )
 from packager.format.digest import Digest
 from packager.format.tar import plan_tar
 from packager.format.target import Target
+from packager.format.variant import Variant
 from packager.format.volumes import (
     MAX_CHUNK_SIZE,
     MAX_PAYLOAD_SIZE,

@@ -16,7 +16,6 @@ from packager.format.bundle import (
     Bundle,
     Origin,
     PayloadFile,
-    Variant,
     encode_bundle,
     parse_bundle,
 )
@@ -34,6 +33,7 @@ from packager.format.inventory import (
 )
 from packager.format.tar import plan_tar
 from packager.format.target import Target
+from packager.format.variant import Variant
 from packager.format.volumes import MIN_CHUNK_SIZE, Payload, Volume, volume_name
 
 PLACE = "models/tiny/q4"
@@ -132,7 +132,7 @@ def test_what_is_written_is_read_back(
         (lambda d: d["files"][0].update(size=1 << 45), "not between"),
         (lambda d: d["files"][0].update(bundle="tiny-1.0.0; rm -rf"), "not the title of a bundle"),
         (lambda d: d["files"][0].update(bundle="tiny-1\u202e"), "not the title of a bundle"),
-        (lambda d: d["bundles"][0].update(name="../x"), "no plain name"),
+        (lambda d: d["bundles"][0].update(name="../x"), "is not a plain name"),
         (lambda d: d["bundles"][0].update(sequence=0), "not between"),
         (lambda d: d.pop("files"), "files: missing"),
         (lambda d: d.pop("set_up_with"), "set_up_with: missing"),

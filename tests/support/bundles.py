@@ -14,19 +14,13 @@ from packager.connected.parity import write_parity
 from packager.connected.sign import sign_bundle
 from packager.connected.spares import write_spares
 from packager.format.adapter import AdapterBase
-from packager.format.bundle import (
-    INDEX_NAME,
-    Bundle,
-    Origin,
-    Variant,
-    encode_bundle,
-    variant_directory,
-)
+from packager.format.bundle import INDEX_NAME, Bundle, Origin, encode_bundle
 from packager.format.digest import Digest
 from packager.format.golden import Golden
 from packager.format.held import SETUP_DIRECTORY, HeldFile, Setup
 from packager.format.sums import SUMS_NAME, encode_sums, spare_name
 from packager.format.target import Target
+from packager.format.variant import Variant, variant_directory
 from packager.progress import Silent
 from packager.store.digests import file_digest
 from packager.trust.keyring import Keyring, TrustedKey
