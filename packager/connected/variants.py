@@ -19,6 +19,7 @@ from packager.connected.layout import Member
 from packager.connected.lora import MadeAdapter, make_adapters
 from packager.connected.matrix import find_matrix
 from packager.connected.measuring import measure_models
+from packager.connected.memory import memory_of
 from packager.connected.models import Model, make_models
 from packager.connected.published_gguf import PublishedModel, is_gguf, published_models
 from packager.connected.workshop import Workshop, only_maker
@@ -107,7 +108,16 @@ def _made_gguf(
         *_source_members(workshop, directory, is_evidence),
     )
     return MadeVariant(
-        Variant(name, GGUF, wanted.kind.name, directory, file_name, golden, quality),
+        Variant(
+            name,
+            GGUF,
+            wanted.kind.name,
+            directory,
+            file_name,
+            golden,
+            quality,
+            memory=memory_of(model.path),
+        ),
         members,
         fallbacks=model.fallbacks,
         matrix=wanted.matrix.digest if wanted.matrix else None,
@@ -132,7 +142,16 @@ def _carried_gguf(
         *_source_members(workshop, directory, is_evidence),
     )
     file_name = published.model.path.name
-    variant = Variant(name, GGUF, published.type, directory, file_name, golden, quality)
+    variant = Variant(
+        name,
+        GGUF,
+        published.type,
+        directory,
+        file_name,
+        golden,
+        quality,
+        memory=memory_of(published.model.path),
+    )
     return MadeVariant(variant, members)
 
 

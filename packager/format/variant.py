@@ -8,6 +8,7 @@ from packager.format.adapter import AdapterBase
 from packager.format.canonical import Json
 from packager.format.fields import Fields
 from packager.format.golden import Golden, parse_golden
+from packager.format.memory import MemoryNeed
 from packager.format.quality import Quality
 from packager.format.relpath import check_relpath
 
@@ -18,7 +19,8 @@ class Variant:
 
     ``model`` is the file the engine opens and ``golden`` how it must answer; both are absent
     where no engine in the bundle runs the format. ``quality`` is what quantizing cost, where it
-    was measured. An adapter has a ``base``: the engine opens ``model`` on top of that one's.
+    was measured, ``memory`` what the engine takes for it, where that is known. An adapter has a
+    ``base``: the engine opens ``model`` on top of that one's.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Variant:
     golden: Golden | None
     quality: Quality | None = None
     base: AdapterBase | None = None
+    memory: MemoryNeed | None = None
 
     def encode(self) -> dict[str, Json]:
         """The document that :meth:`parse` reads."""
@@ -41,12 +44,15 @@ class Variant:
             "golden": self.golden.encode() if self.golden else None,
             "quality": self.quality.encode() if self.quality else None,
             "base": self.base.encode() if self.base else None,
+            "memory": self.memory.encode() if self.memory else None,
         }
 
     @classmethod
     def parse(cls, fields: Fields) -> Variant:
         """Read one; raises what ``fields`` raises."""
-        fields.only("name", "format", "type", "directory", "model", "golden", "quality", "base")
+        fields.only(
+            "name", "format", "type", "directory", "model", "golden", "quality", "base", "memory"
+        )
         return cls(
             name=fields.bare_name("name"),
             format=fields.line("format"),
@@ -56,6 +62,7 @@ class Variant:
             golden=parse_golden(fields.mapping("golden")) if fields.has("golden") else None,
             quality=Quality.parse(fields.mapping("quality")) if fields.has("quality") else None,
             base=AdapterBase.parse(fields.mapping("base")) if fields.has("base") else None,
+            memory=MemoryNeed.parse(fields.mapping("memory")) if fields.has("memory") else None,
         )
 
 

@@ -81,7 +81,7 @@ class Llama:
         try:
             import xllamacpp
 
-            self._server = xllamacpp.Server(_parameters(xllamacpp, opening, self._key))
+            self._server = xllamacpp.Server(engine_parameters(xllamacpp, opening, self._key))
         except ImportError as error:
             raise RefusedError(f"the engine cannot be loaded: {error}", "import") from error
         except RuntimeError as error:
@@ -219,7 +219,8 @@ class Llama:
         return answer
 
 
-def _parameters(xllamacpp: Any, opening: Opening, key: str) -> Any:
+def engine_parameters(xllamacpp: Any, opening: Opening, key: str) -> Any:
+    """The engine's own parameters for ``opening``; ``key`` is asked of every request, if any."""
     params = xllamacpp.CommonParams()
     params.model.path = opening.model
     params.model_alias = {opening.name}
