@@ -6,7 +6,7 @@ interrupted build goes on where it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -26,6 +26,7 @@ from packager.connected.workshop import Workshop, only_maker
 from packager.format.digest import Digest
 from packager.format.golden import Golden
 from packager.format.lock import SHA256, LockedFile
+from packager.format.memory import MemoryNeed
 from packager.format.quality import Quality
 from packager.format.recipe import COMPRESSED_TENSORS, GGUF, LORA
 from packager.format.recipe import Variant as RecipeVariant
@@ -49,6 +50,15 @@ class MadeVariant:
     matrix: Digest | None = None
 
 
+@dataclass(frozen=True)
+class _Running:
+    """What was found out of a model by running it, and of what it takes to run."""
+
+    golden: Golden
+    quality: Quality | None
+    memory: MemoryNeed | None
+
+
 def make_variants(workshop: Workshop) -> tuple[MadeVariant, ...]:
     """Make every variant of the recipe, or take it from the cache."""
     variants = workshop.recipe.variants
@@ -66,18 +76,25 @@ def _make_ggufs(workshop: Workshop, asked: Sequence[RecipeVariant]) -> dict[str,
         wanted = _wanted(workshop, [variant for variant in asked if variant.file is None])
         models = make_models(workshop, wanted)
         models |= {name: found.model for name, found in published.items()}
-        qualities = measure_models(workshop, models)
-        goldens = {name: golden_of(workshop, name, model) for name, model in models.items()}
+        running = _run_models(workshop, models)
         adapters = make_adapters(workshop, models)
     made = {
-        name: _made_gguf(workshop, name, file, models[name], goldens[name], qualities.get(name))
+        name: _made_gguf(workshop, name, file, models[name], running[name])
         for name, file in wanted.items()
     }
     made |= {
-        name: _carried_gguf(workshop, name, found, goldens[name], qualities.get(name))
+        name: _carried_gguf(workshop, name, found, running[name])
         for name, found in published.items()
     }
     return made | {name: _made_adapter(workshop, name, a) for name, a in adapters.items()}
+
+
+def _run_models(workshop: Workshop, models: Mapping[str, Model]) -> dict[str, _Running]:
+    qualities = measure_models(workshop, models)
+    return {
+        name: _Running(golden_of(workshop, name, model), qualities.get(name), memory_of(model.path))
+        for name, model in models.items()
+    }
 
 
 def _wanted(workshop: Workshop, asked: Sequence[RecipeVariant]) -> dict[str, Wanted]:
@@ -97,8 +114,7 @@ def _made_gguf(
     name: str,
     wanted: Wanted,
     model: Model,
-    golden: Golden,
-    quality: Quality | None,
+    running: _Running,
 ) -> MadeVariant:
     recipe = workshop.recipe
     directory = variant_directory(recipe.name, name)
@@ -114,9 +130,9 @@ def _made_gguf(
             wanted.kind.name,
             directory,
             file_name,
-            golden,
-            quality,
-            memory=memory_of(model.path),
+            running.golden,
+            running.quality,
+            memory=running.memory,
         ),
         members,
         fallbacks=model.fallbacks,
@@ -128,8 +144,7 @@ def _carried_gguf(
     workshop: Workshop,
     name: str,
     published: PublishedModel,
-    golden: Golden,
-    quality: Quality | None,
+    running: _Running,
 ) -> MadeVariant:
     """The files as they are, under the names by which an engine finds the parts of a split."""
     directory = variant_directory(workshop.recipe.name, name)
@@ -148,9 +163,9 @@ def _carried_gguf(
         published.type,
         directory,
         file_name,
-        golden,
-        quality,
-        memory=memory_of(published.model.path),
+        running.golden,
+        running.quality,
+        memory=running.memory,
     )
     return MadeVariant(variant, members)
 
