@@ -8,31 +8,22 @@ import click
 
 from packager.cli.command import Command, Group
 from packager.cli.hosts import directory_argument, file_argument
+from packager.cli.key_sets import key_set
+from packager.cli.passphrases import passphrase_option, unlock
 from packager.cli.screen import Screen
-from packager.connected.keys import (
-    SigningKey,
-    generate_key,
-    is_encrypted,
-    open_key,
-    public_path_of,
-    read_passphrase,
-)
+from packager.connected.keys import generate_key, public_path_of, read_passphrase
 from packager.connected.sign import import_signature, sign_bundle
 from packager.errors import UsageError
 from packager.store.atomic import read_capped
 from packager.trust.keys import ALGORITHMS, MAX_KEY_FILE_SIZE, P256, PublicKey, parse_public_key
 
-passphrase_option = click.option(
-    "--passphrase-file",
-    type=click.Path(path_type=Path),
-    metavar="F",
-    help="A file with the passphrase on its first line; /dev/fd/3 names a descriptor.",
-)
-
 
 @click.group(cls=Group)
 def keys() -> None:
-    """Make and show signing keys."""
+    """Make and show signing keys, and the sets of them that hosts follow."""
+
+
+keys.add_command(key_set)
 
 
 @keys.command()
@@ -55,7 +46,7 @@ def generate(
     OUT stays on this host; OUT.pub is for every host that should trust you.
     """
     if passphrase_file and no_passphrase:
-        raise UsageError("--passphrase-file and --no-passphrase exclude each other")
+        raise UsageError("a passphrase and --no-passphrase exclude each other")
     passphrase = None
     if passphrase_file:
         passphrase = read_passphrase(passphrase_file)
@@ -113,16 +104,6 @@ def sign(
     else:
         raise UsageError("give either --key FILE, or --import SIG with --pub FILE.pub")
     screen.result({"ok": True, "key_id": key_id}, f"signed by {key_id}")
-
-
-def unlock(screen: Screen, path: Path, passphrase_file: Path | None) -> SigningKey:
-    """Open a private key, with the passphrase from its file or from the terminal."""
-    if not is_encrypted(path):
-        return open_key(path, None)
-    if passphrase_file:
-        return open_key(path, read_passphrase(passphrase_file))
-    passphrase = screen.ask_secret(f"Passphrase of {path}", hint="--passphrase-file F")
-    return open_key(path, passphrase)
 
 
 def _document(public: PublicKey) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +12,14 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, mldsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
-    BestAvailableEncryption,
     Encoding,
-    KeySerializationEncryption,
     NoEncryption,
     PrivateFormat,
     PublicFormat,
     load_pem_private_key,
 )
 
+from packager.connected.pkcs8 import encrypt_pkcs8
 from packager.errors import HostError, TrustError, UsageError
 from packager.store.atomic import fsync_directory, naming_refusals, open_regular, read_capped
 from packager.trust.keys import (
@@ -34,6 +34,7 @@ from packager.trust.keys import (
 MAX_PASSPHRASE_SIZE = 1023  # bytes; the most that OpenSSL takes
 
 _ENCRYPTED = b"ENCRYPTED"
+_DESCRIPTOR = re.compile(r"/dev/fd/([0-9]{1,6})")
 _Private = ec.EllipticCurvePrivateKey | mldsa.MLDSA87PrivateKey
 
 
@@ -62,8 +63,7 @@ def generate_key(path: Path, algorithm: str, passphrase: bytes | None) -> Public
             raise _exists(existing)
     private = _generate(algorithm)
     public = _public_half(private, str(path))
-    pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, _encryption(passphrase))
-    _create(path, pem, mode=0o600)
+    _create(path, _pem(private, passphrase), mode=0o600)
     try:
         public_half = private.public_key()
         _create(
@@ -91,15 +91,17 @@ def _generate(algorithm: str) -> _Private:
     raise UsageError(f"no such algorithm: {algorithm}", hint=f"one of {', '.join(ALGORITHMS)}")
 
 
-def _encryption(passphrase: bytes | None) -> KeySerializationEncryption:
+def _pem(private: _Private, passphrase: bytes | None) -> bytes:
+    """PKCS#8 in PEM, encrypted if there is a passphrase."""
     if passphrase is None:
-        return NoEncryption()
+        return private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     if not 0 < len(passphrase) <= MAX_PASSPHRASE_SIZE:
         raise UsageError(
             f"the passphrase has {len(passphrase)} bytes; it may have 1 to {MAX_PASSPHRASE_SIZE}",
             hint="--no-passphrase leaves the private key unencrypted",
         )
-    return BestAvailableEncryption(passphrase)
+    der = private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    return encrypt_pkcs8(der, passphrase)
 
 
 def _create(path: Path, data: bytes, *, mode: int) -> None:
@@ -168,13 +170,33 @@ def _read_private(path: Path) -> bytes:
 
 
 def read_passphrase(path: Path) -> bytes:
-    """The first line of a passphrase file (``/dev/fd/3`` names a descriptor)."""
-    with naming_refusals(path), open(path, "rb") as stream:
-        line = stream.readline(MAX_PASSPHRASE_SIZE + 3).rstrip(b"\r\n")
+    """The first line of a passphrase file, or the next line of a descriptor, ``/dev/fd/3``.
+
+    A descriptor is read where it stands, and no byte beyond the line: several keys can have a
+    line each, and a pipe that another account opened need not be opened again.
+    """
+    descriptor = _DESCRIPTOR.fullmatch(str(path))
+    with naming_refusals(path):
+        if descriptor:
+            line = _next_line(int(descriptor[1]))
+        else:
+            with open(path, "rb") as stream:
+                line = stream.readline(MAX_PASSPHRASE_SIZE + 3)
+    line = line.rstrip(b"\r\n")
     if not line:
         raise UsageError(f"{path}: the passphrase is empty")
     if len(line) > MAX_PASSPHRASE_SIZE:
         raise UsageError(f"{path}: the passphrase is over {MAX_PASSPHRASE_SIZE} bytes")
+    return line
+
+
+def _next_line(descriptor: int) -> bytes:
+    line = b""
+    while len(line) < MAX_PASSPHRASE_SIZE + 3 and not line.endswith(b"\n"):
+        byte = os.read(descriptor, 1)
+        if not byte:
+            break
+        line += byte
     return line
 
 

@@ -20,12 +20,13 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from packager.errors import TrustError
+from packager.format import keyset
 
 P256 = "p256"
 ML_DSA_87 = "ml-dsa-87"
 ALGORITHMS = (P256, ML_DSA_87)
 MAX_KEY_FILE_SIZE = 1 << 16
-MAX_SIGNATURE_SIZE = 1 << 13  # ML-DSA-87 signatures are 4,627 bytes
+MAX_SIGNATURE_SIZE = keyset.MAX_SIGNATURE_SIZE
 
 _AnyPublicKey = ec.EllipticCurvePublicKey | mldsa.MLDSA87PublicKey
 
@@ -50,8 +51,7 @@ class PublicKey:
     @property
     def spoken_fingerprint(self) -> str:
         """The fingerprint in groups of four, eight to a line, to be read out."""
-        groups = [self.fingerprint[start : start + 4] for start in range(0, 64, 4)]
-        return "\n".join(" ".join(groups[start : start + 8]) for start in range(0, 16, 8))
+        return in_groups(self.fingerprint)
 
     def verifies(self, signature: bytes, data: bytes) -> bool:
         """Whether ``signature`` is this key's over ``data``."""
@@ -64,6 +64,12 @@ class PublicKey:
         except InvalidSignature:
             return False
         return True
+
+
+def in_groups(fingerprint: str) -> str:
+    """64 hexadecimal digits in groups of four, eight to a line, to be read out."""
+    groups = [fingerprint[start : start + 4] for start in range(0, 64, 4)]
+    return "\n".join(" ".join(groups[start : start + 8]) for start in range(0, 16, 8))
 
 
 def parse_public_key(pem: bytes, what: str) -> PublicKey:

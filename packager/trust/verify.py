@@ -5,7 +5,8 @@ why not. Everything behind this module takes a ``VerifiedBundle``, so that bytes
 signed cannot reach the store. The steps, in this order, each ending the matter if it fails:
 
 1. the signatures whose key ids are in the keyring are checked over the raw bytes of the sums;
-   each key counts once; fewer than the threshold, and nothing further is read;
+   each key counts once; fewer than the threshold, or none of a kind of key that the policy
+   requires, and nothing further is read;
 2. the sums are parsed;
 3. the index must have the digest that the sums give, and is parsed only then;
 4. the index may ask for more signers than the keyring does, never for fewer;
@@ -13,7 +14,8 @@ signed cannot reach the store. The steps, in this order, each ending the matter 
 6. an expiry must lie ahead of *now*, told by a clock that can be right: one that says the
    bundle is not built yet tells nothing.
 
-A key that is revoked, or outside its dates at *now*, counts as if it had not signed.
+A key that is revoked, or outside its dates at *now*, counts as if it had not signed. *Now* is
+what :mod:`packager.trust.clock` makes of the host's clock.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from packager.format.digest import Digest
 from packager.format.sums import SUMS_NAME, parse_sums, signature_name
 from packager.format.timestamps import parse_timestamp
 from packager.trust.keyring import Keyring, TrustedKey
-from packager.trust.keys import MAX_SIGNATURE_SIZE
+from packager.trust.keys import MAX_SIGNATURE_SIZE, PublicKey
 
 T = TypeVar("T")
 
@@ -49,6 +51,7 @@ class Signer:
 
     key_id: str
     name: str
+    key: PublicKey
 
 
 @dataclass(frozen=True)
@@ -121,13 +124,26 @@ def choose_signatures(
 
 
 def require_signers(evidence: Evidence, keyring: Keyring, *, now: datetime) -> tuple[Signer, ...]:
-    """The keys that signed, as many as the keyring's threshold: step 1.
+    """The keys that signed, as many and of such kinds as the keyring's policy has it: step 1.
 
-    Raises ``TrustError`` where :func:`find_signers` does, and where they are too few.
+    Raises ``TrustError`` where :func:`find_signers` does, and where they do not meet the policy.
     """
     signers = find_signers(evidence, keyring, now=now)
     _require(len(signers), keyring.threshold, "the keyring")
+    if lacking := keyring.lacking_algorithms(signer.key_id for signer in signers):
+        raise TrustError(
+            f"{SUMS_NAME}: no signature by a trusted key of the kind {lacking[0]}, which the "
+            "keyring requires",
+            hint=f"ask {_holders(keyring, lacking[0], now)} for a signature, and put it beside "
+            f"{SUMS_NAME}",
+        )
     return signers
+
+
+def _holders(keyring: Keyring, algorithm: str, now: datetime) -> str:
+    """Whose signatures of that kind would count."""
+    usable = [k for k in keyring.keys if k.key.algorithm == algorithm and k.fault(now) is None]
+    return " or ".join(f"{k.name} (key {k.key.key_id})" for k in usable[:3]) or "the sender"
 
 
 def find_signers(evidence: Evidence, keyring: Keyring, *, now: datetime) -> tuple[Signer, ...]:
@@ -157,10 +173,10 @@ def find_signers(evidence: Evidence, keyring: Keyring, *, now: datetime) -> tupl
             faults.append(f"key {key_id} ({trusted.name}) {fault}")
             continue
         _check_signature(trusted, signature, evidence.sums)
-        signers.append(Signer(key_id, trusted.name))
+        signers.append(Signer(key_id, trusted.name, trusted.key))
     if not signers and faults:
         raise TrustError(
-            f"{SUMS_NAME}: {'; '.join(faults[:5])}; this host's clock says {now:%Y-%m-%d}",
+            f"{SUMS_NAME}: {'; '.join(faults[:5])}; this host takes it to be {now:%Y-%m-%d}",
             hint="ask for a release signed with a key that is valid, or check this host's clock",
         )
     if not signers:
@@ -218,12 +234,12 @@ def _check_expiry(bundle: Bundle, now: datetime) -> None:
         return
     if now < parse_timestamp(bundle.created) - CLOCK_TOLERANCE:
         raise PolicyError(
-            f"{bundle.title} expires on {bundle.expires} and was built on {bundle.created}; by "
-            f"this host's clock it is {now:%Y-%m-%d}, so nothing can be said of its expiry",
+            f"{bundle.title} expires on {bundle.expires} and was built on {bundle.created}; this "
+            f"host takes it to be {now:%Y-%m-%d}, so nothing can be said of its expiry",
             hint="set this host's clock: date --set 'YYYY-MM-DD HH:MM'",
         )
     if parse_timestamp(bundle.expires) <= now:
         raise PolicyError(
-            f"{bundle.title} expired on {bundle.expires}; this host's clock says {now:%Y-%m-%d}",
+            f"{bundle.title} expired on {bundle.expires}; this host takes it to be {now:%Y-%m-%d}",
             hint="ask for a newer release, or check this host's clock",
         )

@@ -275,3 +275,47 @@ def test_a_passphrase_file_without_one_is_named(tmp_path: Path, data: bytes) -> 
     path.write_bytes(data)
     with pytest.raises(AirpackError, match=f"{path}: the passphrase"):
         read_passphrase(path)
+
+
+def test_an_encrypted_key_costs_a_thief_scrypt_and_stock_openssl_opens_it(tmp_path: Path) -> None:
+    path = tmp_path / "k"
+    public = generate_key(path, P256, b"open sesame")
+    structure = openssl("asn1parse", "-in", path).stdout
+    assert b":scrypt" in structure
+    assert b":aes-256-cbc" in structure
+    assert b":4000\n" in structure  # N, the cost
+    opened = openssl("pkey", "-in", path, "-passin", "pass:open sesame", "-pubout").stdout
+    assert parse_public_key(opened, "openssl's") == public
+
+
+@pytest.mark.parametrize("scheme", [["-scrypt"], ["-v2", "aes-256-cbc", "-iter", "5000"]])
+def test_a_key_that_openssl_encrypted_is_opened(
+    tmp_path: Path, key: Path, scheme: list[str]
+) -> None:
+    made = openssl("pkcs8", "-topk8", "-in", key, *scheme, "-passout", "pass:open sesame").stdout
+    path = tmp_path / "made.key"
+    path.write_bytes(made)
+    path.chmod(0o600)
+    assert open_key(path, b"open sesame").public == open_key(key, None).public
+    with pytest.raises(TrustError, match="wrong passphrase"):
+        open_key(path, b"open barley")
+
+
+def test_a_descriptor_gives_a_line_for_each_key_and_no_byte_more() -> None:
+    reader, writer = os.pipe()
+    try:
+        os.write(writer, b"first\r\nsecond\nthird")
+        place = Path(f"/dev/fd/{reader}")
+        assert [read_passphrase(place), read_passphrase(place)] == [b"first", b"second"]
+        assert os.read(reader, 100) == b"third"
+        os.write(writer, b"\n")
+        with pytest.raises(UsageError, match=f"{place}: the passphrase is empty"):
+            read_passphrase(place)
+        os.write(writer, b"x" * (MAX_PASSPHRASE_SIZE + 3))
+        with pytest.raises(UsageError, match=f"{place}: the passphrase is over"):
+            read_passphrase(place)
+    finally:
+        os.close(reader)
+        os.close(writer)
+    with pytest.raises(HostError, match=f"{place}: bad file descriptor"):
+        read_passphrase(place)

@@ -16,6 +16,7 @@ from support.bundles import keyring_of, make_key
 from packager.connected.keys import SigningKey
 from packager.errors import TrustError
 from packager.format import canonical
+from packager.format.keyset import KeyEntry, KeySet
 from packager.trust.keyring import (
     MAX_KEYRING_SIZE,
     MAX_KEYS,
@@ -23,6 +24,7 @@ from packager.trust.keyring import (
     Keyring,
     TrustedKey,
     encode_keyring,
+    keyring_of_set,
     parse_keyring,
 )
 from packager.trust.keys import PublicKey, parse_spki
@@ -92,13 +94,27 @@ def test_a_key_that_is_not_there_can_be_neither_removed_nor_revoked() -> None:
             change("abcd")
 
 
-def test_08_another_encoding_of_a_key_is_the_same_key() -> None:
+def two_encodings() -> tuple[bytes, bytes]:
+    """The SPKI of a new key, as airpack writes it and with its point compressed."""
     private = ec.generate_private_key(ec.SECP256R1())
     plain = private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     point = private.public_key().public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
     algorithm = plain[2 : 2 + 21]
     body = algorithm + b"\x03" + bytes([len(point) + 1]) + b"\0" + point
-    compressed = b"\x30" + bytes([len(body)]) + body
+    return plain, b"\x30" + bytes([len(body)]) + body
+
+
+def test_08_one_key_in_two_encodings_is_not_two_keys_of_a_set() -> None:
+    plain, compressed = two_encodings()
+    for spkis in ((compressed,), (plain, compressed)):
+        entries = tuple(KeyEntry(f"key {n}", spki) for n, spki in enumerate(spkis))
+        with pytest.raises(TrustError, match="not in the one encoding that airpack writes"):
+            keyring_of_set(KeySet(1, 1, (), entries))
+    assert keyring_of_set(KeySet(1, 1, (), (KeyEntry("key", plain),))).keys
+
+
+def test_08_another_encoding_of_a_key_is_the_same_key() -> None:
+    plain, compressed = two_encodings()
     assert compressed != plain
     assert parse_spki(compressed, "short") == parse_spki(plain, "long")
     ring = Keyring().with_key(TrustedKey("long", parse_spki(plain, "long")))

@@ -68,7 +68,9 @@ def test_a_signed_bundle_is_believed_and_says_who_signed_it(people: People) -> N
     evidence = people.evidence(people.alice)
     verified = verify_bundle(evidence, keyring_of(people.alice), now=NOW)
     assert verified.bundle == people.index
-    assert verified.signers == (Signer(people.alice.public.key_id, "signer 0"),)
+    assert verified.signers == (
+        Signer(people.alice.public.key_id, "signer 0", people.alice.public),
+    )
     assert verified.digest == Digest.of(evidence.sums)
     assert verified.sums[INDEX_NAME] == Digest.of(evidence.index)
 
