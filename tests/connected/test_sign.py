@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from support.bundles import make_bundle, make_key
 
 from packager.connected.keys import SigningKey
@@ -46,6 +47,7 @@ def test_signatures_are_added_and_nothing_else_changes(
     assert ids == {key.public.key_id, second.public.key_id}
     added = {name: value for name, value in state(bundle).items() if name not in before}
     names = {f"{SUMS_NAME}.{key_id}.sig" for key_id in ids}
+    names.add(f"original.{key.public.key_id}.model.sig")
     assert added.keys() == names | {f"spare.{name}" for name in names}
     assert {name: state(bundle)[name] for name in before} == before
 
@@ -87,6 +89,20 @@ def test_07_signature_that_does_not_hold_is_not_imported(
     with pytest.raises(TrustError, match=f"{made}: not a signature of {key.public.key_id}"):
         import_signature(bundle, made, tmp_path / "a.key.pub")
     assert state(bundle) == before
+
+
+def test_a_tokens_bare_r_and_s_are_taken_and_kept_as_openssl_has_them(
+    tmp_path: Path, bundle: Path, key: SigningKey
+) -> None:
+    made = openssl_signature(tmp_path / "a.key", bundle, tmp_path / "sig").read_bytes()
+    r, s = decode_dss_signature(made)
+    (tmp_path / "raw").write_bytes(r.to_bytes(32, "big") + s.to_bytes(32, "big"))
+    import_signature(bundle, tmp_path / "raw", tmp_path / "a.key.pub")
+    assert (bundle / f"{SUMS_NAME}.{key.public.key_id}.sig").read_bytes() == made
+
+    (tmp_path / "raw").write_bytes(s.to_bytes(32, "big") + r.to_bytes(32, "big"))
+    with pytest.raises(TrustError, match="not a signature"):
+        import_signature(bundle, tmp_path / "raw", tmp_path / "a.key.pub")
 
 
 def test_a_private_key_is_not_taken_for_the_public_one(
