@@ -10,7 +10,7 @@ import click
 
 from packager.cli.command import Command
 from packager.cli.hosts import directory_argument, file_argument, now
-from packager.cli.keys import passphrase_option, unlock
+from packager.cli.passphrases import passphrase_option, unlock
 from packager.cli.screen import Screen
 from packager.cli.text import counted
 from packager.cli.ticket import answer_ticket
@@ -90,6 +90,17 @@ from packager.store.filesystem import nearest_existing, read_filesystem
     metavar="dask:ADDRESS",
     help="Quantize GGUF variants on the workers of this dask scheduler.",
 )
+@click.option(
+    "--accepted-by",
+    metavar="NAME",
+    help="Who accepts the licences; gated models need it, and the bundle records it.",
+)
+@click.option(
+    "--strip-remote-code",
+    is_flag=True,
+    help="Leave out of JSON files the keys that make loaders run code, which never travels; only "
+    "for a model that runs without.",
+)
 @click.option("--dry-run", is_flag=True, help="Lock, say what would be built, and stop.")
 @click.pass_obj
 def build(
@@ -105,6 +116,8 @@ def build(
     with_setup: bool,
     for_ticket: Path | None,
     executor: str | None,
+    accepted_by: str | None,
+    strip_remote_code: bool,
     dry_run: bool,
 ) -> None:
     """Build the bundle that RECIPE describes into DIR/<name>-<version>/."""
@@ -134,6 +147,8 @@ def build(
         base=held,
         with_setup=with_setup,
         executor=quantizing,
+        strip_remote_code=strip_remote_code,
+        accepted_by=accepted_by,
     )
     cache = Cache.of_environment()
     if dry_run:

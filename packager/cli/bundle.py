@@ -15,8 +15,14 @@ from packager.cli.findings import (
     verify_document,
     verify_text,
 )
-from packager.cli.hosts import directory_argument, file_argument, now, pub_option
-from packager.cli.inspection import bundle_document, bundle_text, patch_document, patch_text
+from packager.cli.hosts import directory_argument, file_argument, pub_option, reckoned
+from packager.cli.inspection import (
+    bundle_document,
+    bundle_text,
+    patch_document,
+    patch_text,
+    read_documents,
+)
 from packager.cli.media import listed, open_all_media, open_media_and_patches
 from packager.cli.screen import Screen
 from packager.cli.text import counted
@@ -44,9 +50,12 @@ def inspect(screen: Screen, bundle: Path) -> None:
         patch, signatures = parse_patch(evidence.index), sorted(evidence.signatures)
         screen.result(patch_document(patch, signatures), patch_text(patch, signatures, patches[0]))
         return
-    evidence = read_evidence(open_media([bundle]))[0]
+    media = open_media([bundle])
+    evidence, documents = read_evidence(media)[0], read_documents(media)
     index, signatures = parse_bundle(evidence.index), sorted(evidence.signatures)
-    screen.result(bundle_document(index, signatures), bundle_text(index, signatures))
+    screen.result(
+        bundle_document(index, signatures, documents), bundle_text(index, signatures, documents)
+    )
 
 
 @click.command(cls=Command)
@@ -66,7 +75,7 @@ def verify(
     media, ring = open_all_media(screen, bundles, keys, whole=True)
     if ticket:
         _check_ticket_place(ticket, media)
-    verified = authenticate(media, ring, now=now())
+    verified = authenticate(media, ring, now=reckoned())
     found = verify_media(verified, media, screen)
     for volume in found.volumes:
         screen.detail(f"{volume.state}: {volume.name}, {volume.medium or 'on no medium'}")
@@ -107,8 +116,8 @@ def repair(
     if (to is None) == (not in_place):
         raise UsageError("say where to: --to DIR, or --in-place", hint="airpack repair --help")
     media, places, ring = open_media_and_patches(screen, bundles, keys)
-    verified = authenticate(media, ring, now=now())
-    patches = [open_patch(place, verified, ring, now=now()) for place in places]
+    verified = authenticate(media, ring, now=reckoned())
+    patches = [open_patch(place, verified, ring, now=reckoned()) for place in places]
     done = repair_bundle(verify_media(verified, media, screen), media, to, screen, patches)
     document: dict[str, object] = {
         "ok": not done.beyond,

@@ -9,7 +9,11 @@ from pathlib import Path
 from packager.cli.media import listed
 from packager.cli.text import counted, one_line
 from packager.errors import AirpackError, IntegrityError, MissingVolumeError
+from packager.format.envelope import envelope_key_id, envelope_name
+from packager.format.model_signature import MODEL_SIGNATURE
 from packager.format.sizes import format_size
+from packager.format.statement import PROVENANCE_NAME
+from packager.format.sums import SPARE_PREFIX
 from packager.isolated.media import Media
 from packager.isolated.small import SmallFileState
 from packager.isolated.verify import REPAIRABLE, Damage, Verification
@@ -28,6 +32,7 @@ def verify_document(found: Verification) -> dict[str, object]:
             "sequence": bundle.sequence,
         },
         "signers": [signer.key_id for signer in found.verified.signers],
+        "provenance_signers": provenance_signers(found),
         "volumes": [
             {"name": v.name, "medium": str(v.medium) if v.medium else None, "state": v.state}
             for v in found.volumes
@@ -38,6 +43,13 @@ def verify_document(found: Verification) -> dict[str, object]:
         "strangers": [str(path) for path in found.strangers],
         "repairable": found.repairable,
     }
+
+
+def provenance_signers(found: Verification) -> list[str]:
+    """The key ids of the signers whose envelope round the provenance is there, and holds."""
+    good = {file.name for file in found.small_files if file.is_good}
+    signers = [signer.key_id for signer in found.verified.signers]
+    return [key_id for key_id in signers if envelope_name(key_id) in good]
 
 
 def _small_document(found: Verification, file: SmallFileState) -> dict[str, object]:
@@ -58,13 +70,14 @@ def _damage_document(entry: Damage) -> dict[str, object]:
 
 
 def verify_text(found: Verification) -> str:
-    """Two lines for a bundle that is whole."""
+    """Two or three lines for a bundle that is whole."""
     bundle = found.verified.bundle
     signers = ", ".join(f"{s.name} ({s.key_id})" for s in found.verified.signers)
     return (
         f"ok: {bundle.title}, sequence {bundle.sequence}, signed by {signers}\n"
         f"{counted(len(bundle.volumes), 'volume')}, {format_size(bundle.payload.size)}, "
         f"every chunk as signed"
+        + "".join(f"\nprovenance signed by {key_id}" for key_id in provenance_signers(found))
     )
 
 
@@ -107,6 +120,10 @@ def _remedy(found: Verification, file: SmallFileState) -> str:
     """What there is to do about a small file that is bad or missing."""
     if found.state_of(file) == REPAIRABLE:
         return f"repair puts it back, from {_source(file)}"
+    if file.name.endswith(MODEL_SIGNATURE):
+        return "no copy here holds over the index; copy it from where it was built, or remove it"
+    if envelope_key_id(file.name.removeprefix(SPARE_PREFIX)):
+        return f"no copy here is signed over {PROVENANCE_NAME}; copy it again, or remove it"
     if file.digest is None:
         return "its copies differ, and this host does not know the key that tells which is right"
     if file.source is not None:

@@ -4,22 +4,49 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from packager.cli.media import listed
 from packager.cli.text import counted, table
 from packager.format.bundle import Bundle
+from packager.format.envelope import envelope_key_id
 from packager.format.held import HeldFile
 from packager.format.patch import Patch
 from packager.format.quality import MILLIONTHS, NANONATS, Quality
 from packager.format.sizes import format_size
+from packager.format.statement import PROVENANCE_NAME, SBOM_NAME, Acceptance
+from packager.format.sums import SPARE_PREFIX
 from packager.format.ticket import format_ranges
 from packager.format.variant import Variant
+from packager.isolated.media import Media
+from packager.isolated.provenance import read_acceptances
 
 _WARNING = "NOT VERIFIED: what the {kind} says of itself; airpack {check}"
 
 
-def bundle_document(index: Bundle, signatures: Sequence[str]) -> dict[str, object]:
+@dataclass(frozen=True)
+class Documents:
+    """What there is for others to read; ``envelopes`` are the keys that signed the provenance."""
+
+    names: tuple[str, ...]
+    envelopes: tuple[str, ...]
+    acceptances: tuple[Acceptance, ...]
+
+
+def read_documents(media: Media) -> Documents:
+    """What is on ``media``, by its own word."""
+    there = {name.removeprefix(SPARE_PREFIX) for _, name in media.names()}
+    return Documents(
+        names=tuple(name for name in (SBOM_NAME, PROVENANCE_NAME) if name in there),
+        envelopes=tuple(sorted(filter(None, map(envelope_key_id, there)))),
+        acceptances=read_acceptances(media),
+    )
+
+
+def bundle_document(
+    index: Bundle, signatures: Sequence[str], documents: Documents
+) -> dict[str, object]:
     """A bundle or a delta, for a script."""
     return {
         "verified": False,
@@ -36,6 +63,9 @@ def bundle_document(index: Bundle, signatures: Sequence[str]) -> dict[str, objec
             "revision": index.origin.revision,
             "licence": index.origin.licence,
         },
+        "accepted": [acceptance.encode() for acceptance in documents.acceptances],
+        "documents": list(documents.names),
+        "provenance_signatures": list(documents.envelopes),
         "airpack": index.airpack,
         "engine": index.engine,
         "payload_size": index.payload.size,
@@ -75,7 +105,7 @@ def _quality_document(quality: Quality) -> dict[str, object]:
     }
 
 
-def bundle_text(index: Bundle, signatures: Sequence[str]) -> str:
+def bundle_text(index: Bundle, signatures: Sequence[str], documents: Documents) -> str:
     """A bundle or a delta, for a person."""
     origin, payload = index.origin, index.payload
     parity = f", and {len(index.parity)} of parity" if index.parity else ""
@@ -86,6 +116,8 @@ def bundle_text(index: Bundle, signatures: Sequence[str]) -> str:
         ("expires", index.expires or "never"),
         ("source", f"{origin.repository}, revision {origin.revision}"),
         ("licence", origin.licence or "not stated"),
+        *(("accepted", _acceptance_words(acceptance)) for acceptance in documents.acceptances),
+        *([("documents", ", ".join(documents.names))] if documents.names else []),
         ("signatures", f"{', '.join(signatures) or 'none yet'}; needs {index.signers}"),
         (
             "payload",
@@ -96,6 +128,12 @@ def bundle_text(index: Bundle, signatures: Sequence[str]) -> str:
     facts += [("variant" if n == 0 else "", line) for n, line in enumerate(variants)]
     facts += [("quality", f"{v.name}: {v.quality.line}") for v in index.variants if v.quality]
     return f"{_WARNING.format(kind='bundle', check='verify checks it')}\n{table(facts)}"
+
+
+def _acceptance_words(acceptance: Acceptance) -> str:
+    gated = ", gated" if acceptance.gated else ""
+    licence = acceptance.licence or "licence not stated"
+    return f"{licence} of {acceptance.source}{gated}, by {acceptance.by}, {acceptance.when}"
 
 
 def _variant_row(index: Bundle, variant: Variant) -> tuple[str, ...]:

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from packager.connected.cache import Cache
-from packager.connected.content import check_content, check_names, is_pickle_name
 from packager.connected.evidence import is_evidence
 from packager.connected.fetch import fetch_files
 from packager.connected.hub import Hub
-from packager.connected.licence import MAX_CARD_SIZE, MODEL_CARD, check_licence, licence_of
+from packager.connected.licence import find_licence, limit_of
 from packager.connected.local import check_folder, list_folder, lock_folder, source_path
+from packager.connected.naming import about_variant
 from packager.errors import UnsafeContentError, UsageError
 from packager.format.foreign_json import parse_json_object
 from packager.format.lock import Folder, HubCommit, Lock, LockedAdapter, LockedFile
@@ -26,21 +26,22 @@ from packager.progress import Progress
 from packager.quantize.lora.config import ADAPTER_CONFIG, AdapterConfig, parse_adapter_config
 from packager.quantize.lora.convert import ADAPTER_WEIGHTS
 from packager.quantize.source import MAX_CONFIG_SIZE
+from packager.runtime.content import check_content, check_names, is_pickle_name
 from packager.store.atomic import read_capped
 
 MODEL_CONFIG = "config.json"
-_LIMITS = {MODEL_CARD: MAX_CARD_SIZE, ADAPTER_CONFIG: MAX_CONFIG_SIZE}
 
 
 @dataclass(frozen=True)
 class _Found:
-    """A resolved source: ``described`` are its card and its configuration, as far as they are
-    there and not too large."""
+    """A resolved source: ``described`` are its card, its licence texts and its configuration, as
+    far as they are there and not too large."""
 
     name: str
     source: HubCommit | Folder
     files: tuple[LockedFile, ...]
     described: Mapping[str, bytes]
+    gated: bool = False
 
 
 def lock_adapters(
@@ -68,12 +69,13 @@ def lock_adapters(
                 hint="quantize the model here (type: instead of file:), or leave the adapter out",
             )
         source = variant.adapter.source
-        if isinstance(source, HubSource):
-            hub = hub or Hub(progress=progress)
-            cache = cache or Cache.of_environment()
-            found[variant.name] = _look_up(source, cache, hub, progress)
-        else:
-            found[variant.name] = _look_into(source, recipe_folder, progress)
+        with about_variant(variant.name):
+            if isinstance(source, HubSource):
+                hub = hub or Hub(progress=progress)
+                cache = cache or Cache.of_environment()
+                found[variant.name] = _look_up(source, cache, hub, progress)
+            else:
+                found[variant.name] = _look_into(source, recipe_folder, progress)
     return tuple(_locked(name, found[name], recipe, progress) for name in sorted(found))
 
 
@@ -96,21 +98,25 @@ def _look_up(source: HubSource, cache: Cache, hub: Hub, progress: Progress) -> _
     snapshot = hub.resolve(source.repository, source.revision)
     wanted = _wanted((file.path for file in snapshot.files), source.repository)
     files = tuple(file for file in snapshot.files if file.path in wanted)
-    small = [file for file in files if file.size <= _LIMITS.get(file.path, -1)]
+    small = [file for file in files if file.size <= _limit(file.path)]
     described = _read(fetch_files(snapshot.commit, small, cache, progress, hub))
-    return _Found(source.repository, snapshot.commit, files, described)
+    return _Found(source.repository, snapshot.commit, files, described, snapshot.gated)
 
 
 def _look_into(source: FolderSource, recipe_folder: Path, progress: Progress) -> _Found:
     folder = recipe_folder / source.path
     wanted = _wanted(list_folder(folder), source.path)
-    described = _read({path: source_path(folder, path) for path in wanted if path in _LIMITS})
+    described = _read({path: source_path(folder, path) for path in wanted if _limit(path) >= 0})
     files = lock_folder(folder, wanted, progress)
     return _Found(source.path, Folder(source.path), files, described)
 
 
 def _read(files: Mapping[str, Path]) -> dict[str, bytes]:
-    return {name: read_capped(path, _LIMITS[name]) for name, path in files.items()}
+    return {name: read_capped(path, _limit(name)) for name, path in files.items()}
+
+
+def _limit(path: str) -> int:
+    return MAX_CONFIG_SIZE if path == ADAPTER_CONFIG else limit_of(path)
 
 
 def _wanted(paths: Iterable[str], source: str) -> tuple[str, ...]:
@@ -135,12 +141,13 @@ def _wanted(paths: Iterable[str], source: str) -> tuple[str, ...]:
 
 
 def _locked(variant: str, found: _Found, recipe: Recipe, progress: Progress) -> LockedAdapter:
-    licence = licence_of(found.described.get(MODEL_CARD, b""))
-    check_licence(licence, recipe.licences, source=found.name)
+    licence = find_licence(found.described, recipe.licences, source=found.name, progress=progress)
     document = parse_json_object(found.described.get(ADAPTER_CONFIG, b""), what=ADAPTER_CONFIG)
-    for line in _doubts(parse_adapter_config(document), recipe):
+    with about_variant(variant):
+        config = parse_adapter_config(document)
+    for line in _doubts(config, recipe):
         progress.note(f"{variant}: {line}")
-    return LockedAdapter(variant, found.source, licence, found.files)
+    return LockedAdapter(variant, found.source, licence, found.files, found.gated)
 
 
 def _doubts(adapter: AdapterConfig, recipe: Recipe) -> Iterator[str]:

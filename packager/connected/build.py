@@ -24,22 +24,29 @@ from packager.connected.compressed_schemes import check_compressed_variants
 from packager.connected.delta import Delta, SetupDelta, leave_out, leave_out_setup
 from packager.connected.documents import README_NAME, SETUP_NAME, readme_text
 from packager.connected.expected import LARGEST_WEIGHT, expect, expected_footprint
-from packager.connected.fetch import fetch
 from packager.connected.footprint import Footprint, check_place, check_room
 from packager.connected.gguf_types import check_gguf_variants
 from packager.connected.keys import SigningKey
 from packager.connected.layout import Member, PayloadPlan, plan_payload
+from packager.connected.licence import check_accepted
 from packager.connected.local import read_text
+from packager.connected.model_signing import model_signature_sizes
 from packager.connected.pack import write_payload
 from packager.connected.parity import write_parity
+from packager.connected.provenance import envelope_sizes
 from packager.connected.provisions import check_targets, provide
+from packager.connected.remote_code import fetch_as_it_is, fetch_stripped
+from packager.connected.secrets import Secrets, check_documents, check_members
 from packager.connected.sign import sign_bundle
+from packager.connected.source_signature import check_source_signature
 from packager.connected.spares import write_spares
+from packager.connected.statements import STATEMENTS, gather, setup_parts, statements
 from packager.connected.unfinished import going_on
 from packager.connected.variants import MadeVariant, make_variants
 from packager.connected.wheels import engine_title
 from packager.connected.workshop import Workshop
 from packager.errors import DigestMismatchError, PolicyError, UsageError
+from packager.evidence.materials import Materials
 from packager.format.bundle import INDEX_NAME, LOCK_NAME, Bundle, Origin, encode_bundle
 from packager.format.digest import Digest
 from packager.format.held import SETUP_DIRECTORY
@@ -47,6 +54,7 @@ from packager.format.inventory import Inventory
 from packager.format.lock import Folder, HubCommit, Lock, encode_lock
 from packager.format.recipe import Recipe
 from packager.format.sizes import format_size
+from packager.format.statement import PROVENANCE_NAME
 from packager.format.sums import SUMS_NAME, encode_sums, spare_name
 from packager.format.timestamps import format_timestamp, parse_timestamp
 from packager.format.volumes import ParityVolume, Payload
@@ -57,7 +65,7 @@ from packager.store.atomic import write_file
 from packager.store.digests import file_digest
 from packager.trust.keys import ML_DSA_87, P256
 
-SPARED = (INDEX_NAME, LOCK_NAME, README_NAME, SETUP_NAME)
+SPARED = (INDEX_NAME, LOCK_NAME, README_NAME, SETUP_NAME, *STATEMENTS)
 # At most: the DER of two integers (RFC 3279 s.2.2.3), and FIPS 204's.
 SIGNATURE_SIZES = {P256: 72, ML_DSA_87: 4627}
 
@@ -68,7 +76,8 @@ class BuildRequest:
 
     ``volume_size`` in bytes, ``None`` for auto (see ``layout``); ``parity`` volumes, ``None`` for
     as many as the recipe says. What ``base`` holds is left out, and what sets airpack up, if the
-    base shows that it is there; unless ``with_setup``.
+    base shows that it is there; unless ``with_setup``. ``accepted_by`` is the person who accepts
+    the licences.
     """
 
     recipe: Recipe
@@ -82,6 +91,8 @@ class BuildRequest:
     base: Inventory | None = None
     with_setup: bool = False
     executor: Executor = field(default_factory=Threads)
+    accepted_by: str | None = None
+    strip_remote_code: bool = False
 
     @property
     def parity_volumes(self) -> int:
@@ -92,6 +103,17 @@ class BuildRequest:
     def setup_base(self) -> Inventory | None:
         """The base, as far as it decides on what sets airpack up."""
         return None if self.with_setup else self.base
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """What makes the same again from the same recipe and lock, as far as it was said."""
+        words = ["airpack", "build", "RECIPE", "-o", "DIR", "--locked"]
+        words += ["--volume-size", str(self.volume_size or "auto")]
+        words += ["--parity", str(self.parity_volumes)]
+        words += ["--base", self.base.digest.hex] if self.base else []
+        words += ["--with-setup"] if self.with_setup else []
+        words += ["--strip-remote-code"] if self.strip_remote_code else []
+        return tuple(words)
 
 
 def check_output(recipe: Recipe, output: Path) -> Path:
@@ -125,6 +147,7 @@ def check_request(request: BuildRequest) -> Path:
     check_gguf_variants(request.recipe)
     check_compressed_variants(request.recipe)
     _check_expiry(request)
+    check_accepted(request.lock, request.accepted_by)
     check_place(request.output, request.volume_size)
     _check_expected(request, directory, {}, {})
     return directory
@@ -149,16 +172,18 @@ def build(request: BuildRequest, cache: Cache, progress: Progress) -> Path:
     """
     recipe, lock = request.recipe, request.lock
     directory = check_request(request)
-    sources = fetch(lock, cache, progress, recipe_folder=request.recipe_folder)
+    check_source_signature(recipe, request.recipe_folder, lock, cache, progress)
+    fetch_source = fetch_stripped if request.strip_remote_code else fetch_as_it_is
+    source = fetch_source(lock, cache, progress, recipe_folder=request.recipe_folder)
     adapters = fetch_adapters(lock, cache, progress, recipe_folder=request.recipe_folder)
     provisions = provide(recipe, cache, progress)
     members = provisions.members()
-    _check_expected(request, directory, sources, {m.path: m.size for m in members})
+    _check_expected(request, directory, source.files, {m.path: m.size for m in members})
     workshop = Workshop(
         recipe=recipe,
         recipe_folder=request.recipe_folder,
-        lock=lock,
-        sources=sources,
+        lock=source.lock,
+        sources=source.files,
         text=_smoke_text(request),
         engine=engine_title(),
         libraries=provisions.libraries,
@@ -166,6 +191,7 @@ def build(request: BuildRequest, cache: Cache, progress: Progress) -> Path:
         progress=progress,
         executor=request.executor,
         adapters=adapters,
+        stripped=source.removed,
     )
     made = make_variants(workshop)
     delta = leave_out([m for variant in made for m in variant.members], request.base)
@@ -175,7 +201,17 @@ def build(request: BuildRequest, cache: Cache, progress: Progress) -> Path:
         [*setup.carried, *delta.carried], request.volume_size, request.parity_volumes
     )
     draft = _index(request, workshop, made, delta, setup, plan, *plan.draft())
-    footprint = _footprint(request, draft, plan, setup)
+    materials = gather(
+        draft,
+        workshop,
+        _travelling(lock),
+        made,
+        setup_parts(members, setup, progress),
+        request.command,
+        request.accepted_by,
+    )
+    _refuse_secrets(request, cache, [*setup.carried, *delta.carried], materials)
+    footprint = _footprint(request, materials, plan, setup)
     for line in footprint.lines():
         progress.note(line)
     names = {volume.name for volume in plan.volumes}
@@ -188,7 +224,7 @@ def build(request: BuildRequest, cache: Cache, progress: Progress) -> Path:
         packed = write_payload(plan, place, progress)
         sums = write_parity(plan, packed.payload, place, progress)
         index = _index(request, workshop, made, delta, setup, plan, packed.payload, sums.volumes)
-        _write_small_files(place, request, index, setup)
+        _write_small_files(place, request, replace(materials, bundle=index), setup)
         write_spares(place, SPARED)
         _write_sums(place, packed.volume_digests | sums.digests)
         write_spares(place, (SUMS_NAME,))
@@ -232,16 +268,36 @@ def _say_delta(request: BuildRequest, delta: Delta, setup: SetupDelta, progress:
         progress.note("airpack itself travels: by the base, the host was not set up with the same")
 
 
+def _refuse_secrets(
+    request: BuildRequest, cache: Cache, members: Sequence[Member], materials: Materials
+) -> None:
+    """Refuse to pack what must not travel; of the documents there are drafts by now."""
+    recipe = request.recipe
+    said = (recipe.name, recipe.variants, recipe.smoke, _travelling(request.lock))
+    secrets = Secrets.of_environment(
+        {"the cache's path": cache.root, "the recipe's path": request.recipe_folder},
+        said=f"{said} {request.accepted_by}",
+    )
+    check_members(members, secrets)
+    check_documents(_documents(request, materials), secrets)
+
+
 def _footprint(
-    request: BuildRequest, draft: Bundle, plan: PayloadPlan, setup: SetupDelta
+    request: BuildRequest, materials: Materials, plan: PayloadPlan, setup: SetupDelta
 ) -> Footprint:
-    """What the bundle takes: a ``draft`` of its index has all but the digests, of one size."""
+    """What the bundle takes: a draft of its index has all but the digests, of one size."""
+    draft, documents = materials.bundle, _documents(request, materials)
     sizes = {_beside(member): member.size for member in setup.carried}
-    sizes |= {name: len(data) for name, data in _documents(request, draft).items()}
+    sizes |= {name: len(data) for name, data in documents.items()}
     sizes |= {spare_name(name): sizes[name] for name in SPARED}
     names = [*sizes, *(volume.name for volume in draft.volume_files)]
     sums = len(encode_sums(dict.fromkeys(names, draft.lock)))
-    signatures = [SIGNATURE_SIZES[key.public.algorithm] for key in request.keys]
+    publics = [key.public for key in request.keys]
+    signatures = [SIGNATURE_SIZES[public.algorithm] for public in publics]
+    signatures += [
+        *envelope_sizes(documents[PROVENANCE_NAME], signatures),
+        *model_signature_sizes(draft, publics),
+    ]
     return Footprint(plan.cut.sizes, plan.cut.parity, (*sizes.values(), *[sums, *signatures] * 2))
 
 
@@ -265,7 +321,7 @@ def _index(
         signers=recipe.signers,
         airpack=__version__,
         engine=workshop.engine,
-        origin=_origin(lock),
+        origin=replace(_origin(lock), stripped=workshop.stripped),
         lock=Digest.of(encode_lock(lock)),
         payload=payload,
         volumes=plan.volumes,
@@ -299,7 +355,7 @@ def _anonymous(source: HubCommit | Folder) -> HubCommit | Folder:
 
 
 def _write_small_files(
-    directory: Path, request: BuildRequest, index: Bundle, setup: SetupDelta
+    directory: Path, request: BuildRequest, materials: Materials, setup: SetupDelta
 ) -> None:
     for member in setup.carried:
         path = directory / _beside(member)
@@ -308,7 +364,7 @@ def _write_small_files(
             os.fsync(stream.fileno())
         if file_digest(path) != member.digest:
             raise DigestMismatchError(f"{member.source}: changed while it was being packed")
-    for name, data in _documents(request, index).items():
+    for name, data in _documents(request, materials).items():
         write_file(directory / name, data)
 
 
@@ -317,14 +373,15 @@ def _beside(member: Member) -> str:
     return member.path.removeprefix(f"{SETUP_DIRECTORY}/")
 
 
-def _documents(request: BuildRequest, index: Bundle) -> dict[str, bytes]:
+def _documents(request: BuildRequest, materials: Materials) -> dict[str, bytes]:
     """What is written for this bundle alone, by name."""
     publics = [key.public for key in request.keys]
-    return {
-        INDEX_NAME: encode_bundle(index),
-        LOCK_NAME: encode_lock(_travelling(request.lock)),
-        README_NAME: readme_text(index, publics),
+    signed = {
+        INDEX_NAME: encode_bundle(materials.bundle),
+        LOCK_NAME: encode_lock(materials.lock),
     }
+    readme = readme_text(materials.bundle, publics)
+    return {**signed, **statements(materials, signed), README_NAME: readme}
 
 
 def _write_sums(directory: Path, known: Mapping[str, Digest]) -> None:

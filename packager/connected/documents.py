@@ -16,7 +16,8 @@ README_NAME = "READ-ME-FIRST.txt"
 SETUP_NAME = "setup.sh"
 FORMAT_NAME = "FORMAT.md"
 # Of what travels as a binary without its notices: the wheels hold their own licences.
-LICENCE_NAMES = ("LICENSE.engine.txt", "LICENSE.libgomp.txt")
+ENGINE_NOTICES, LIBGOMP_LICENCE = "LICENSE.engine.txt", "LICENSE.libgomp.txt"
+LICENCE_NAMES = (ENGINE_NOTICES, LIBGOMP_LICENCE)
 
 
 def packaged_texts() -> Mapping[str, bytes]:

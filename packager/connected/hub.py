@@ -33,10 +33,14 @@ _PASSING = (408, 425, 429, 500, 502, 503, 504)
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A repository at one commit: every file it holds, wanted or not, in order of path."""
+    """A repository at one commit: every file it holds, wanted or not, in order of path.
+
+    ``gated``: the files are only for who has accepted the licence, on the hub.
+    """
 
     commit: HubCommit
     files: tuple[LockedFile, ...]
+    gated: bool = False
 
 
 @dataclass(frozen=True)
@@ -154,7 +158,7 @@ def _snapshot(repository: str, info: ModelInfo) -> Snapshot:
             raise MalformedError(f"{sibling.rfilename[:200]!a} has no size or no content id")
         files.append(LockedFile(sibling.rfilename, int(size), content))
     files.sort(key=lambda file: file.path)
-    return Snapshot(HubCommit(repository, info.sha or ""), tuple(files))
+    return Snapshot(HubCommit(repository, info.sha or ""), tuple(files), bool(info.gated))
 
 
 def _send(place: _Place, wanted: dict[str, str]) -> httpx2.Response:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from packager.connected.cache import Cache
 from packager.connected.hub import Hub
-from packager.connected.licence import MODEL_CARD, licence_of
+from packager.connected.licence import stated_licence
 from packager.connected.local import list_folder
 from packager.connected.lock import CONFIG, read_folder_files, read_small_files
 from packager.connected.published_choice import Choice, preferred, published_choices
@@ -78,7 +78,7 @@ def _look_into(folder: Path, recipe_folder: Path) -> _Model:
     return _Model(
         name=_name(folder.resolve().name),
         origin=(f"path: {_quote(relative)}  # relative to this file",),
-        licence=licence_of(described.get(MODEL_CARD, b"")),
+        licence=stated_licence(described),
         published=published,
     )
 
@@ -95,7 +95,7 @@ def _look_up(repository: str, progress: Progress, cache: Cache, hub: Hub) -> _Mo
             f"hub: {_quote(repository)}",
             "revision: main  # a branch, a tag or a commit; the lock pins the commit",
         ),
-        licence=licence_of(described.get(MODEL_CARD, b"")),
+        licence=stated_licence(described),
         published=published,
     )
 

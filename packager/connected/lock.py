@@ -14,20 +14,19 @@ from pathlib import Path
 from packager.connected.adapter_sources import lock_adapters, refuse_adapters
 from packager.connected.cache import Cache
 from packager.connected.compressed_schemes import check_compressed_variants
-from packager.connected.content import check_names, is_pickle_name
 from packager.connected.fetch import fetch_files
-from packager.connected.gguf_types import check_gguf_variants
+from packager.connected.gguf_types import check_gguf_variants, check_texts
 from packager.connected.hub import Hub
-from packager.connected.licence import MAX_CARD_SIZE, MODEL_CARD, check_licence, licence_of
+from packager.connected.licence import find_licence, limit_of
 from packager.connected.local import list_folder, lock_folder, lock_texts, source_path
 from packager.connected.locked_matrix import lock_matrix
 from packager.connected.published_gguf import (
-    check_published_variants,
     is_gguf,
     model_files,
     needs_weights,
     wanted_files,
 )
+from packager.connected.source_signature import lock_folder_signature, lock_hub_signature
 from packager.errors import UnsafeContentError, UsageError
 from packager.format.foreign_json import parse_json_object
 from packager.format.lock import (
@@ -54,7 +53,7 @@ from packager.format.recipe import (
 from packager.progress import Progress
 from packager.quantize.architectures import check_supported, find_architecture
 from packager.quantize.prequantized import method_of, quantized_already
-from packager.quantize.types import TYPE_NAMES, is_file_type
+from packager.runtime.content import check_names, is_pickle_name
 from packager.store.atomic import read_capped, write_file
 
 CONFIG = "config.json"
@@ -97,15 +96,7 @@ PLATFORM = "linux_x86_64"  # what there is an engine and a libgomp for
 
 def unsupported(recipe: Recipe) -> tuple[str, ...]:
     """What ``recipe`` asks for that this version does not make, each in a few words."""
-    facts = [
-        f"variant {variant.name}: the type {variant.type}"
-        for variant in recipe.variants
-        if variant.type is not None and not is_file_type(variant.type)
-    ]
-    facts += [f"a bundle for {t.platform}" for t in recipe.targets if t.platform != PLATFORM]
-    if recipe.calibration is not None and not recipe.calibration.gives_matrix:
-        facts.append("calibrate")
-    return tuple(facts)
+    return tuple(f"a bundle for {t.platform}" for t in recipe.targets if t.platform != PLATFORM)
 
 
 def check_buildable(recipe: Recipe) -> None:
@@ -113,11 +104,10 @@ def check_buildable(recipe: Recipe) -> None:
     if facts := unsupported(recipe):
         raise UsageError(
             f"recipe: this version does not make {'; '.join(facts)}",
-            hint=f"leave it out; types are {', '.join(TYPE_NAMES)}",
+            hint=f"leave that target out; this version has an engine for {PLATFORM}",
         )
     check_gguf_variants(recipe)
     check_compressed_variants(recipe)
-    check_published_variants(recipe)
 
 
 def resolve(
@@ -170,6 +160,8 @@ def _resolve_hub(
         licence=licence,
         files=tuple(files[path] for path in wanted),
         texts=_lock_named(recipe, recipe_folder),
+        signature=lock_hub_signature(recipe, recipe_folder, files, progress),
+        gated=snapshot.gated,
     )
 
 
@@ -187,12 +179,14 @@ def _resolve_folder(
         licence=licence,
         files=lock_folder(folder, wanted, progress),
         texts=_lock_named(recipe, recipe_folder),
+        signature=lock_folder_signature(recipe, recipe_folder, folder, paths, progress),
     )
 
 
 def _lock_named(recipe: Recipe, recipe_folder: Path) -> tuple[LockedFile, ...]:
     """The files that ``recipe`` itself names, in order of path."""
     texts = lock_texts(recipe_folder, recipe.texts)
+    check_texts(recipe, texts)
     if recipe.calibration is None or recipe.calibration.matrix is None:
         return texts
     matrix = lock_matrix(recipe_folder, recipe.calibration.matrix)
@@ -203,10 +197,10 @@ def _wanted(recipe: Recipe, paths: Iterable[str], source: str) -> tuple[str, ...
     """The paths that travel, in order; raises unless they are safe and hold the weights."""
     present = tuple(paths)
     wanted = wanted_files(recipe, present, source)
+    refuse_adapters(wanted)
     if needs_weights(recipe) and not any(path.endswith(".safetensors") for path in wanted):
         raise _no_weights(recipe, present, source)
     check_names(wanted)
-    refuse_adapters(wanted)
     return wanted
 
 
@@ -249,30 +243,30 @@ def _some(paths: list[str]) -> str:
 def read_small_files(
     commit: HubCommit, files: Iterable[LockedFile], cache: Cache, progress: Progress, hub: Hub
 ) -> Mapping[str, bytes]:
-    """The model card and the configuration at ``commit``, as far as there are any."""
-    small = [file for file in files if file.size <= _LIMITS.get(file.path, -1)]
+    """The card, the licence texts and the configuration at ``commit``, as far as there are any."""
+    small = [file for file in files if file.size <= _limit(file.path)]
     fetched = fetch_files(commit, small, cache, progress, hub)
-    return {name: read_capped(path, _LIMITS[name]) for name, path in fetched.items()}
+    return {name: read_capped(path, _limit(name)) for name, path in fetched.items()}
 
 
 def read_folder_files(folder: Path, paths: Iterable[str]) -> Mapping[str, bytes]:
-    """The model card and the configuration in ``folder``, as far as there are any."""
+    """The card, the licence texts and the configuration in ``folder``, as far as there are any."""
     return {
-        name: read_capped(source_path(folder, name), _LIMITS[name])
+        name: read_capped(source_path(folder, name), _limit(name))
         for name in paths
-        if name in _LIMITS
+        if _limit(name) >= 0
     }
 
 
-_LIMITS = {MODEL_CARD: MAX_CARD_SIZE, CONFIG: MAX_CONFIG_SIZE}
+def _limit(path: str) -> int:
+    return MAX_CONFIG_SIZE if path == CONFIG else limit_of(path)
 
 
 def _check_description(
     recipe: Recipe, described: Mapping[str, bytes], source: str, progress: Progress
 ) -> str | None:
     """The licence, if that and the configuration are such as the recipe can be built from."""
-    licence = licence_of(described.get(MODEL_CARD, b""))
-    check_licence(licence, recipe.licences, source=source)
+    licence = find_licence(described, recipe.licences, source=source, progress=progress)
     if CONFIG in described:
         config = parse_json_object(described[CONFIG], what=CONFIG)
         for variant in recipe.variants:

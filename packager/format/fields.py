@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -124,6 +125,14 @@ class Fields:
         if not isinstance(value, bool):
             raise self.refuse(key, f"expected true or false, got {_kind(value)}")
         return value
+
+    def base64(self, key: str) -> bytes:
+        """Bytes, as base64 of RFC 4648 section 4, with its padding."""
+        text = self.text(key)
+        try:
+            return b64decode(text.encode("ascii"), validate=True)
+        except ValueError:  # binascii.Error and UnicodeEncodeError among them
+            raise self.refuse(key, "not base64") from None
 
     def digest(self, key: str) -> Digest:
         """A sha256."""

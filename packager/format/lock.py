@@ -86,12 +86,24 @@ class Folder:
 
 @dataclass(frozen=True)
 class LockedAdapter:
-    """The source of ``variant``, an adapter; ``files`` and ``licence`` are as in a lock."""
+    """The source of ``variant``, an adapter; the other fields are as in a lock."""
 
     variant: str
     source: HubCommit | Folder
     licence: str | None
     files: tuple[LockedFile, ...]
+    gated: bool = False
+
+
+@dataclass(frozen=True)
+class SourceSignature:
+    """The OpenSSF model signature that came with a source, and whose it must be.
+
+    ``key`` is the digest of the SPKI in DER of the publisher's public key.
+    """
+
+    file: LockedFile
+    key: Digest
 
 
 @dataclass(frozen=True)
@@ -100,7 +112,8 @@ class Lock:
 
     ``files`` are the source's, ``texts`` those that the recipe itself names (relative to it),
     both in order of path. ``licence`` is the id that the model card states, if any. ``adapters``
-    are in order of variant.
+    are in order of variant. ``signature`` is checked at the build, if the recipe asks for it.
+    ``gated``: the hub gives the files only to who has accepted the licence.
     """
 
     recipe: Digest
@@ -109,6 +122,8 @@ class Lock:
     files: tuple[LockedFile, ...]
     texts: tuple[LockedFile, ...] = ()
     adapters: tuple[LockedAdapter, ...] = ()
+    signature: SourceSignature | None = None
+    gated: bool = False
 
     @property
     def revision(self) -> str:
@@ -139,6 +154,8 @@ def encode_lock(lock: Lock) -> bytes:
             "files": _files_json(lock.files),
             "texts": _files_json(lock.texts),
             "adapters": [_adapter_json(adapter) for adapter in lock.adapters],
+            **_signature_json(lock.signature),
+            **_gated_json(lock.gated),
         }
     )
     parse_lock(data)
@@ -157,7 +174,20 @@ def _adapter_json(adapter: LockedAdapter) -> Json:
         "source": _source_json(adapter.source),
         "licence": adapter.licence,
         "files": _files_json(adapter.files),
+        **_gated_json(adapter.gated),
     }
+
+
+def _gated_json(gated: bool) -> dict[str, Json]:
+    """The member that only gated sources have."""
+    return {"gated": True} if gated else {}
+
+
+def _signature_json(signature: SourceSignature | None) -> dict[str, Json]:
+    """The member that only the lock of a signed source has."""
+    if signature is None:
+        return {}
+    return {"signature": {"file": _files_json((signature.file,))[0], "key": signature.key.hex}}
 
 
 def _files_json(files: tuple[LockedFile, ...]) -> list[Json]:
@@ -174,8 +204,9 @@ def parse_lock(data: bytes, *, where: str = "lock") -> Lock:
             f"{where}: not of format version {FORMAT_VERSION}", hint="airpack lock RECIPE"
         )
     fields.only(
-        "format", "format_version", "recipe", "source", "licence", "files", "texts", "adapters"
-    )
+        "format", "format_version", "recipe", "source", "licence", "files", "texts", "adapters",
+        "signature", "gated",
+    )  # fmt: skip
     try:
         lock = Lock(
             recipe=fields.digest("recipe"),
@@ -184,6 +215,8 @@ def parse_lock(data: bytes, *, where: str = "lock") -> Lock:
             files=_parse_source_files(fields),
             texts=_parse_files(fields, "texts"),
             adapters=_parse_adapters(fields),
+            signature=_parse_signature(fields),
+            gated=fields.flag("gated", False),
         )
     except MalformedError:
         raise
@@ -216,13 +249,22 @@ def _parse_adapters(fields: Fields) -> tuple[LockedAdapter, ...]:
 
 
 def _parse_adapter(fields: Fields) -> LockedAdapter:
-    fields.only("variant", "source", "licence", "files")
+    fields.only("variant", "source", "licence", "files", "gated")
     return LockedAdapter(
         variant=fields.text("variant"),
         source=_parse_source(fields.mapping("source")),
         licence=fields.optional_text("licence"),
         files=_parse_source_files(fields),
+        gated=fields.flag("gated", False),
     )
+
+
+def _parse_signature(fields: Fields) -> SourceSignature | None:
+    if not fields.has("signature"):
+        return None
+    signature = fields.mapping("signature")
+    signature.only("file", "key")
+    return SourceSignature(_parse_file(signature.mapping("file")), signature.digest("key"))
 
 
 def _parse_source_files(fields: Fields) -> tuple[LockedFile, ...]:

@@ -21,11 +21,14 @@ MAX_SUMS_SIZE = 1 << 20
 _LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9._-]{1,120})\Z")
 _KEYED = re.compile(
     r"(?:spare\.)?SHA256SUMS\.[0-9a-f]{16}\.sig\Z"
-    r"|provenance\.[0-9a-f]{16}\.dsse\.json\Z"
-    r"|[a-z0-9][a-z0-9._-]{0,62}\.[0-9a-f]{16}\.model\.sig\Z"
+    r"|(?:spare\.)?provenance\.[0-9a-f]{16}\.dsse\.json\Z"
+    r"|(?:spare\.)?[a-z0-9][a-z0-9._-]{0,62}\.[0-9a-f]{16}\.model\.sig\Z"
 )
 # What is made when the sums are there; in any case, since some media do not tell cases apart.
-_UNLISTED = re.compile(r"(?:spare\.)?SHA256SUMS(?:\.[0-9a-f]{16}\.sig)?\Z", re.IGNORECASE)
+_UNLISTED = re.compile(
+    r"(?:spare\.)?SHA256SUMS(?:\.[0-9a-f]{16}\.sig)?\Z|.*\.[0-9a-f]{16}\.model\.sig\Z",
+    re.IGNORECASE,
+)
 _SIGNATURE = re.compile(r"SHA256SUMS\.([0-9a-f]{16})\.sig\Z")
 
 

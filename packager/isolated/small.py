@@ -14,14 +14,19 @@ from pathlib import Path
 from packager.errors import IntegrityError
 from packager.format.bundle import Bundle, PayloadFile
 from packager.format.digest import Digest
+from packager.format.envelope import MAX_ENVELOPE_SIZE
+from packager.format.model_signature import MAX_MODEL_SIGNATURE_SIZE
 from packager.format.sums import (
     SPARE_PREFIX,
     SUMS_NAME,
+    carries_key_id,
     signature_key_id,
     signature_name,
     spare_name,
 )
 from packager.isolated.media import Media, regular_size
+from packager.isolated.model_signing import model_signature_digests, model_signature_names
+from packager.isolated.provenance import envelope_digests, envelope_names
 from packager.store.digests import file_digest
 from packager.trust.keys import MAX_SIGNATURE_SIZE
 from packager.trust.verify import VerifiedBundle
@@ -56,12 +61,18 @@ class SmallFileState:
 def read_small_files(verified: VerifiedBundle, media: Media) -> tuple[SmallFileState, ...]:
     """Read every small file on every medium; those that are not there come too."""
     listed = _listed_digests(verified)
+    signed = model_signature_names(verified) | envelope_names(verified)
     seen = {
         directory / name: _digest_if_readable(directory / name, _max_size(name))
         for directory, name in media.names()
-        if name in listed or _key_id(name)
+        if name in listed or _key_id(name) or name in signed
     }
-    digests = {**listed, **_signature_digests(verified, seen)}
+    digests = {
+        **_signature_digests(verified, seen),
+        **model_signature_digests(verified, seen),
+        **envelope_digests(verified, seen),
+        **listed,
+    }
     sources = _Sources(verified.bundle, digests, seen)
     return tuple(
         _state(directory / name, digest, seen, sources)
@@ -75,7 +86,7 @@ def may_be_absent(name: str) -> bool:
 
     One that was made elsewhere is dropped in as a single file.
     """
-    return name.startswith(SPARE_PREFIX) and _key_id(name) is not None
+    return name.startswith(SPARE_PREFIX) and carries_key_id(name)
 
 
 def has_digest(path: Path, digest: Digest) -> bool:
@@ -84,7 +95,11 @@ def has_digest(path: Path, digest: Digest) -> bool:
 
 
 def _max_size(name: str) -> int:
-    return MAX_SIGNATURE_SIZE if _key_id(name) else MAX_SMALL_FILE_SIZE
+    if _key_id(name):
+        return MAX_SIGNATURE_SIZE
+    if carries_key_id(name):
+        return max(MAX_MODEL_SIGNATURE_SIZE, MAX_ENVELOPE_SIZE)
+    return MAX_SMALL_FILE_SIZE
 
 
 def _digest_if_readable(path: Path, max_size: int) -> Digest | None:
