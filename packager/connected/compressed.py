@@ -1,23 +1,20 @@
 """Variants for vLLM and transformers: taken from the cache shard by shard, or made and kept there.
 
-A shard of the source is read once for all schemes that lack theirs. Beside each made shard lies
-its digest, since a damaged one would be signed. What a build had made when it was killed is found
-by the next.
+A shard of the source is read once for all schemes that lack theirs. What a build had made when it
+was killed is found by the next.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from packager.connected.artefacts import Artefact, check_space, find_file, keep_file
 from packager.connected.cache import Cache
 from packager.connected.workshop import Workshop, key_of
-from packager.errors import NoSpaceError
 from packager.format.digest import Digest
-from packager.format.sizes import format_size
-from packager.progress import Task
+from packager.progress import Silent, Task
 from packager.quantize.compressed import VERSION as COMPRESSED_VERSION
 from packager.quantize.compressed.pipeline import write_shards
 from packager.quantize.compressed.plan import (
@@ -27,13 +24,10 @@ from packager.quantize.compressed.plan import (
     plan_variant,
 )
 from packager.quantize.compressed.schemes import Scheme
-from packager.store.atomic import make_directory, naming_refusals, read_capped, write_file
-from packager.store.digests import file_digest
+from packager.store.atomic import make_directory, write_file
 
 _WEIGHTS = (".safetensors", ".safetensors.index.json")
 _SHARD_SUFFIX = ".safetensors"
-_SUM_SUFFIX = ".safetensors.sha256"
-_SUM_SIZE = 64
 
 
 @dataclass(frozen=True)
@@ -112,11 +106,19 @@ class _Shards:
 
     def _find(self, shard: PlannedShard) -> bool:
         key = shard_key(self._workshop, shard)
-        held = self._made.get(key) or _held(self._workshop.cache, key, shard)
+        if key in self._made:
+            return True
+        held = find_file(
+            self._workshop.cache,
+            key,
+            _SHARD_SUFFIX,
+            name=f"{shard.scheme.name} {shard.name}",
+            progress=self._workshop.progress,
+        )
         if held is None:
             self._missing.setdefault(shard.name, {})[key] = shard
         else:
-            self._made[key] = held
+            self._made[key] = _file(shard, held)
         return held is not None
 
     def made(self, shard: PlannedShard) -> MadeFile:
@@ -129,7 +131,7 @@ class _Shards:
             return
         passes = self._missing.values()
         wanted = [shard for shards in passes for shard in shards.values()]
-        _check_space(self._workshop.cache, sum(shard.size for shard in wanted))
+        check_space(self._workshop.cache.root, sum(shard.size for shard in wanted), "to quantize")
         label = ", ".join(dict.fromkeys(shard.scheme.name for shard in wanted))
         total = sum(next(iter(shards.values())).source_size for shards in passes)
         with self._workshop.progress.task(f"quantize {label}", total) as task:
@@ -144,27 +146,20 @@ def _make(
     outs = {key: cache.temporary(key, _SHARD_SUFFIX) for key in shards}
     try:
         write_shards({outs[key]: shard for key, shard in shards.items()}, task=task)
-        return {key: _publish(cache, key, outs[key], shard) for key, shard in shards.items()}
+        return {key: _keep(cache, key, outs[key], shard) for key, shard in shards.items()}
     finally:
         for out in outs.values():
             out.unlink(missing_ok=True)
 
 
-def _publish(cache: Cache, key: Digest, out: Path, shard: PlannedShard) -> MadeFile:
-    digest = file_digest(out)
-    write_file(cache.derived(key, _SUM_SUFFIX), digest.hex.encode("ascii"))
-    return MadeFile(shard.name, cache.publish(out, key, _SHARD_SUFFIX), digest)
+def _keep(cache: Cache, key: Digest, out: Path, shard: PlannedShard) -> MadeFile:
+    # In the middle of a task, whose bar goes on with the next shard.
+    kept = keep_file(cache, key, _SHARD_SUFFIX, out, name=shard.name, progress=Silent())
+    return _file(shard, kept)
 
 
-def _held(cache: Cache, key: Digest, shard: PlannedShard) -> MadeFile | None:
-    """The file made from ``key``, if the cache holds it and it is what it was."""
-    path, sum_path = cache.derived(key, _SHARD_SUFFIX), cache.derived(key, _SUM_SUFFIX)
-    if not (path.exists() and sum_path.exists()):
-        return None
-    digest = file_digest(path)
-    if read_capped(sum_path, _SUM_SIZE) != digest.hex.encode("ascii"):
-        return None
-    return MadeFile(shard.name, path, digest)
+def _file(shard: PlannedShard, artefact: Artefact) -> MadeFile:
+    return MadeFile(shard.name, artefact.path, artefact.digest)
 
 
 def _documents(cache: Cache, plan: PlannedVariant) -> Iterator[MadeFile]:
@@ -175,19 +170,6 @@ def _documents(cache: Cache, plan: PlannedVariant) -> Iterator[MadeFile]:
         make_directory(path.parent)
         write_file(path, data)
         yield MadeFile(name, path, digest)
-
-
-def _check_space(cache: Cache, needed: int) -> None:
-    """Refuse before an hour of work what the disk has no room for."""
-    make_directory(cache.root)
-    with naming_refusals(cache.root):
-        status = os.statvfs(cache.root)
-    free = status.f_bavail * status.f_frsize
-    if free < needed:
-        raise NoSpaceError(
-            f"{cache.root}: {format_size(needed)} to quantize, and {format_size(free)} free",
-            hint="free some space, or set AIRPACK_CACHE to a folder on a larger disk",
-        )
 
 
 def _notes(plan: PlannedVariant, scheme: Scheme) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from packager.errors import UsageError
+from packager.connected.naming import about_variant
 from packager.format.recipe import COMPRESSED_TENSORS, Recipe, Variant
 from packager.quantize.compressed.schemes import Scheme, find_scheme
 
@@ -16,7 +16,5 @@ def check_compressed_variants(recipe: Recipe) -> None:
 
 def scheme_of(variant: Variant) -> Scheme:
     """The scheme of ``variant``; raises ``UsageError`` for an unknown one."""
-    try:
+    with about_variant(variant.name):
         return find_scheme(variant.scheme or "")
-    except UsageError as error:
-        raise UsageError(f"variant {variant.name}: {error.message}", hint=error.hint) from None

@@ -22,6 +22,7 @@ from packager.connected.gguf_types import asked_for
 from packager.connected.layout import cut_payload
 from packager.connected.local import source_path
 from packager.connected.models import Model, model_made_before
+from packager.connected.naming import about_variant
 from packager.connected.provisions import provisions_at_hand
 from packager.connected.published_gguf import find_files, is_gguf
 from packager.connected.wheels import engine_title
@@ -190,7 +191,9 @@ def _made_files(
             file = locked[found]
             yield ExpectedFile(PurePosixPath(found).name, file.size, _digest(file), is_exact=True)
     elif variant.type is not None and sources:
-        size = make_plan(sources, _wanted(recipe, variant), name=recipe.name).size
+        wanted = _wanted(recipe, variant)
+        with about_variant(variant.name):
+            size = make_plan(sources, wanted, name=recipe.name).size
         yield ExpectedFile(path, size, None, is_exact=True)
     elif variant.type is not None:
         size = _guessed_size(lock, variant.type, weight_size)

@@ -8,14 +8,13 @@ again before a byte is added, and only a whole file with the right content id ge
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event, Lock
 
 from packager.connected.cache import Cache
-from packager.connected.content import check_content
 from packager.connected.hashing import check_file
 from packager.connected.hub import Body, Hub
 from packager.connected.local import check_folder
@@ -31,6 +30,7 @@ from packager.format import lock as locks
 from packager.format.lock import HubCommit, LockedFile
 from packager.format.sizes import format_size
 from packager.progress import Progress, Task
+from packager.runtime.content import check_content
 from packager.store.atomic import make_directory, naming_refusals
 
 CONNECTIONS = 4
@@ -43,6 +43,7 @@ def fetch(
     *,
     recipe_folder: Path = Path(),
     hub: Hub | None = None,
+    check: Callable[[Mapping[str, Path]], None] = check_content,
 ) -> Mapping[str, Path]:
     """The locked files of the source, by their path there: checked, and of allowed content.
 
@@ -55,7 +56,7 @@ def fetch(
         files = fetch_files(lock.source, lock.files, cache, progress, hub)
     else:
         files = check_folder(recipe_folder / lock.source.path, lock.files, progress)
-    check_content(files)
+    check(files)
     return files
 
 

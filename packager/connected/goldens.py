@@ -9,16 +9,13 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from packager.connected.artefacts import find_document, keep_document
 from packager.connected.models import Model
 from packager.connected.workshop import Workshop, key_of
-from packager.errors import MalformedError
-from packager.format import canonical
 from packager.format.canonical import Json
 from packager.format.digest import Digest
-from packager.format.fields import Fields
 from packager.format.golden import Golden, parse_golden
 from packager.runtime.smoke import record_golden
-from packager.store.atomic import read_capped, write_file
 
 _SUFFIX = ".golden.json"
 _MAX_SIZE = 16 << 20
@@ -52,13 +49,14 @@ def golden_of(
     }
     if adapter is not None:
         made_from["adapter"] = adapter.digest.hex
-    cached = workshop.cache.derived(key_of(made_from), _SUFFIX)
-    if cached.exists():
-        try:
-            return _read_golden(cached)
-        except MalformedError as error:
-            workshop.progress.note(f"{error.message}; recording it again")
-    workshop.progress.note(f"{name}: recording how it answers")
+    cache, progress, key = workshop.cache, workshop.progress, key_of(made_from)
+    what = f"the answers of {name}"
+    held = find_document(
+        cache, key, _SUFFIX, parse_golden, most=_MAX_SIZE, name=what, progress=progress
+    )
+    if held is not None:
+        return held
+    progress.note(f"{name}: recording how it answers")
     golden = record_golden(
         model.path,
         prompts=recipe.smoke.prompts,
@@ -66,12 +64,7 @@ def golden_of(
         text=workshop.text,
         adapter=adapter.path if adapter else None,
         libraries=workshop.libraries,
-        progress=workshop.progress,
+        progress=progress,
     )
-    write_file(cached, canonical.encode(golden.encode()))
+    keep_document(cache, key, _SUFFIX, golden.encode())
     return golden
-
-
-def _read_golden(path: Path) -> Golden:
-    document = canonical.decode(read_capped(path, _MAX_SIZE), what=str(path), max_size=_MAX_SIZE)
-    return parse_golden(Fields.of(document, str(path), MalformedError))

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from packager.connected.adapter_sources import MODEL_CONFIG
+from packager.connected.artefacts import Artefact, find_file, keep_file
 from packager.connected.goldens import ConvertedAdapter, golden_of
 from packager.connected.models import Model
+from packager.connected.naming import about_variant
 from packager.connected.workshop import Workshop, key_of
-from packager.errors import AirpackError
 from packager.format.adapter import AdapterBase
 from packager.format.digest import Digest
 from packager.format.foreign_json import parse_json_object
 from packager.format.golden import Golden
 from packager.quantize.lora import VERSION as LORA_VERSION
-from packager.quantize.lora.convert import read_adapter, write_adapter
+from packager.quantize.lora.convert import Adapter, read_adapter, write_adapter
 from packager.quantize.source import MAX_CONFIG_SIZE
-from packager.store.atomic import read_capped, write_file
-from packager.store.digests import file_digest
+from packager.store.atomic import read_capped
 
-_SUFFIX, _SUM_SUFFIX = ".lora.gguf", ".lora.gguf.sha256"
-_SUM_SIZE = 64
+_SUFFIX = ".lora.gguf"
 
 
 @dataclass(frozen=True)
@@ -35,17 +32,28 @@ class MadeAdapter:
     golden: Golden
 
 
-def make_adapters(workshop: Workshop, models: Mapping[str, Model]) -> dict[str, MadeAdapter]:
-    """The adapters of the recipe by variant; ``models`` are the GGUF variants they are for.
+def convert_adapters(workshop: Workshop) -> dict[str, ConvertedAdapter]:
+    """The adapters of the recipe as GGUF files, by variant, from the cache or made now.
 
-    To be called by the only maker. Raises ``UsageError`` for an adapter that llama.cpp cannot
-    apply, ``MalformedError`` for one that is broken or made for another model, ``EngineError``.
+    To be called by the only maker, and before the hours that the models take. Raises
+    ``UsageError`` for an adapter that llama.cpp cannot apply, ``MalformedError`` for one that is
+    broken or made for another model.
+    """
+    variants = [v.name for v in workshop.recipe.variants if v.adapter is not None]
+    return {variant: _convert(workshop, variant) for variant in variants}
+
+
+def bind_adapters(
+    workshop: Workshop, files: Mapping[str, ConvertedAdapter], models: Mapping[str, Model]
+) -> dict[str, MadeAdapter]:
+    """The adapters in ``files`` with the GGUF variants they are for, out of ``models``.
+
+    To be called by the only maker. Raises ``EngineError``.
     """
     made = {}
     for variant in workshop.recipe.variants:
         if variant.adapter is not None:
-            model = models[variant.adapter.base]
-            file = _convert(workshop, variant.name)
+            model, file = models[variant.adapter.base], files[variant.name]
             golden = golden_of(workshop, variant.name, model, file)
             base = AdapterBase(variant.adapter.base, model.digest)
             made[variant.name] = MadeAdapter(file, base, golden)
@@ -53,33 +61,26 @@ def make_adapters(workshop: Workshop, models: Mapping[str, Model]) -> dict[str, 
 
 
 def _convert(workshop: Workshop, variant: str) -> ConvertedAdapter:
-    """The adapter ``variant`` as a GGUF file, from the cache or made now."""
     config = read_capped(workshop.sources[MODEL_CONFIG].resolve(), MAX_CONFIG_SIZE)
     name = f"{workshop.recipe.name}-{variant}"
     key = _key(workshop, variant, name, config)
-    with _naming(variant):
+    with about_variant(variant):
         model = parse_json_object(config, what=MODEL_CONFIG)
         adapter = read_adapter(workshop.adapters[variant], model)
-        cache = workshop.cache
-        path, sum_path = cache.derived(key, _SUFFIX), cache.derived(key, _SUM_SUFFIX)
-        if not _is_held(path, sum_path):
-            out = cache.temporary(key, _SUFFIX)
-            try:
-                write_adapter(adapter, out, name=name, progress=workshop.progress)
-                write_file(sum_path, file_digest(out).hex.encode("ascii"))
-                cache.publish(out, key, _SUFFIX)
-            finally:
-                out.unlink(missing_ok=True)
-    return ConvertedAdapter(path, file_digest(path), adapter.type.name)
+        cache, progress = workshop.cache, workshop.progress
+        held = find_file(cache, key, _SUFFIX, name=variant, progress=progress)
+        file = held or _write(workshop, adapter, key, name, variant)
+    return ConvertedAdapter(file.path, file.digest, adapter.type.name)
 
 
-@contextmanager
-def _naming(variant: str) -> Iterator[None]:
-    """Say which of several adapters an error is about: their files have the same names."""
+def _write(workshop: Workshop, adapter: Adapter, key: Digest, name: str, variant: str) -> Artefact:
+    cache, progress = workshop.cache, workshop.progress
+    out = cache.temporary(key, _SUFFIX)
     try:
-        yield
-    except AirpackError as error:
-        raise type(error)(f"variant {variant}: {error.message}", hint=error.hint) from error
+        write_adapter(adapter, out, name=name, progress=progress)
+        return keep_file(cache, key, _SUFFIX, out, name=variant, progress=progress)
+    finally:
+        out.unlink(missing_ok=True)
 
 
 def _key(workshop: Workshop, variant: str, name: str, config: bytes) -> Digest:
@@ -94,10 +95,3 @@ def _key(workshop: Workshop, variant: str, name: str, config: bytes) -> Digest:
             "files": [[file.path, str(file.content)] for file in files],
         }
     )
-
-
-def _is_held(path: Path, sum_path: Path) -> bool:
-    """Whether the cache holds the file as it was made: a damaged one would be signed."""
-    if not (path.exists() and sum_path.exists()):
-        return False
-    return read_capped(sum_path, _SUM_SIZE) == file_digest(path).hex.encode("ascii")

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from pathlib import PurePath
 
+from packager.connected.artefacts import find_bytes, keep_bytes
 from packager.connected.calibrate import calibrate
 from packager.connected.local import read_text
 from packager.connected.locked_matrix import NamedMatrix, read_locked_matrix
-from packager.connected.models import make_original
+from packager.connected.models import Models
 from packager.connected.workshop import Workshop, key_of
-from packager.errors import IntegrityError
 from packager.format.lock import LockedFile
-from packager.quantize.imatrix import ImportanceMatrix, read_matrix
-from packager.store.atomic import write_file
+from packager.quantize.imatrix import MAX_MATRIX_SIZE, ImportanceMatrix, parse_matrix
 
 CALIBRATE_VERSION = "1"
 """Bumped whenever another matrix may be gathered on the same text: part of the cache's key."""
@@ -23,7 +22,7 @@ CALIBRATE_VERSION = "1"
 _SUFFIX = ".imatrix.gguf"
 
 
-def find_matrix(workshop: Workshop) -> NamedMatrix | None:
+def find_matrix(workshop: Workshop, models: Models) -> NamedMatrix | None:
     """The matrix that the recipe names or asks for, gathered now unless the cache has it.
 
     To be called by the only maker. Raises ``DigestMismatchError`` for a file that changed since
@@ -37,12 +36,12 @@ def find_matrix(workshop: Workshop) -> NamedMatrix | None:
     if calibration.text is None or not calibration.imatrix:
         return None
     name = f"{workshop.recipe.name}{_SUFFIX}"
-    return NamedMatrix(_gathered(workshop, workshop.named_file(calibration.text)), name)
+    return NamedMatrix(_gathered(workshop, models, workshop.named_file(calibration.text)), name)
 
 
-def _gathered(workshop: Workshop, text: LockedFile) -> ImportanceMatrix:
+def _gathered(workshop: Workshop, models: Models, text: LockedFile) -> ImportanceMatrix:
     """The matrix of the original model, or one hardly to be told from it, on ``text``."""
-    original = make_original(workshop).model
+    original = models.original().model
     dataset = PurePath(text.path).name
     key = key_of(
         {
@@ -53,18 +52,17 @@ def _gathered(workshop: Workshop, text: LockedFile) -> ImportanceMatrix:
             "text": [dataset, text.content.hex],
         }
     )
-    path = workshop.cache.derived(key, _SUFFIX)
-    if path.exists():
-        try:
-            return read_matrix(path)
-        except IntegrityError as error:
-            workshop.progress.note(f"{error.message}; gathering it again")
+    cache, progress = workshop.cache, workshop.progress
+    name = "the importance matrix"
+    held = find_bytes(cache, key, _SUFFIX, most=MAX_MATRIX_SIZE, name=name, progress=progress)
+    if held is not None:
+        return parse_matrix(held, what=name)
     matrix = calibrate(
         original.path,
         read_text(workshop.recipe_folder, text),
         dataset=dataset,
         libraries=workshop.libraries,
-        progress=workshop.progress,
+        progress=progress,
     )
-    write_file(path, matrix.encode())
+    keep_bytes(cache, key, _SUFFIX, matrix.encode())
     return matrix

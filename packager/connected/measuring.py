@@ -5,20 +5,18 @@ The figures are kept in the cache under the digest of both models and the text.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
+from packager.connected.artefacts import find_document, keep_document
 from packager.connected.local import read_text
-from packager.connected.models import Model, make_original
+from packager.connected.models import Model, Models, Original
 from packager.connected.quality import Baseline, measure_quality
 from packager.connected.workshop import Workshop, key_of
-from packager.errors import MalformedError, PolicyError
-from packager.format import canonical
+from packager.errors import PolicyError
 from packager.format.digest import Digest
-from packager.format.fields import Fields
 from packager.format.lock import LockedFile
 from packager.format.quality import MILLIONTHS, Quality
-from packager.format.recipe import QualityGate
-from packager.store.atomic import read_capped, write_file
+from packager.format.recipe import SAFETENSORS, QualityGate, Recipe
 
 MEASURE_VERSION = "1"
 """Bumped whenever the same models and text may be given other figures: part of the cache's key."""
@@ -27,20 +25,36 @@ _SUFFIX = ".quality.json"
 _MAX_SIZE = 1 << 16
 
 
-def measure_models(workshop: Workshop, models: Mapping[str, Model]) -> dict[str, Quality]:
-    """The quality of each of ``models``, by name; nothing where the recipe does not ask.
+def measure_models(
+    workshop: Workshop, models: Models, made: Mapping[str, Model]
+) -> dict[str, Quality]:
+    """The quality of each model that was ``made``, by name; nothing where the recipe does not ask.
 
     To be called by the only maker. Raises ``PolicyError`` where the perplexity of any rises by
     more than the recipe allows, ``UsageError`` for too short a text, ``EngineError``.
     """
     gate = workshop.recipe.quality
-    if gate is None or not models:
+    if gate is None or not made:
         return {}
-    found = _measured(workshop, models, workshop.named_file(gate.text))
+    for line in _doubts(workshop.recipe, gate, made):
+        workshop.progress.note(line)
+    found = _measured(workshop, models.original(), made, workshop.named_file(gate.text))
     for name, quality in found.items():
         workshop.progress.note(f"{name}: {quality.line}")
     _check(found, gate)
     return found
+
+
+def _doubts(recipe: Recipe, gate: QualityGate, made: Mapping[str, Model]) -> Iterator[str]:
+    """What the figures will not tell."""
+    if recipe.calibration is not None and recipe.calibration.text == gate.text:
+        yield (
+            f"{gate.text}: quality is measured on the text that the importance matrix comes from, "
+            "which flatters it; take another"
+        )
+    others = [v.name for v in recipe.variants if v.format != SAFETENSORS and v.name not in made]
+    if others:
+        yield f"quality is measured of GGUF models alone: not of {', '.join(others)}"
 
 
 def _check(found: Mapping[str, Quality], gate: QualityGate) -> None:
@@ -54,14 +68,13 @@ def _check(found: Mapping[str, Quality], gate: QualityGate) -> None:
 
 
 def _measured(
-    workshop: Workshop, models: Mapping[str, Model], text: LockedFile
+    workshop: Workshop, original: Original, made: Mapping[str, Model], text: LockedFile
 ) -> dict[str, Quality]:
-    original = make_original(workshop)
-    keys = {name: _key(workshop, original.model, model, text) for name, model in models.items()}
-    found = {name: quality for name, key in keys.items() if (quality := _cached(workshop, key))}
-    missing = {name: models[name].path for name in models if name not in found}
+    keys = {name: _key(workshop, original.model, model, text) for name, model in made.items()}
+    found = {name: held for name, key in keys.items() if (held := _held(workshop, name, key))}
+    missing = {name: made[name].path for name in made if name not in found}
     if missing:
-        measured = measure_quality(
+        for name, quality in measure_quality(
             missing,
             Baseline(original.model.path, original.type),
             read_text(workshop.recipe_folder, text),
@@ -69,12 +82,11 @@ def _measured(
             what=text.path,
             libraries=workshop.libraries,
             progress=workshop.progress,
-        )
-        for name, quality in measured.items():
-            path = workshop.cache.derived(keys[name], _SUFFIX)
-            write_file(path, canonical.encode(quality.encode()))
-        found |= measured
-    return {name: found[name] for name in models}
+        ):
+            # At once: whoever is interrupted with the next one does not measure this one again.
+            keep_document(workshop.cache, keys[name], _SUFFIX, quality.encode())
+            found[name] = quality
+    return {name: found[name] for name in made}
 
 
 def _key(workshop: Workshop, original: Model, model: Model, text: LockedFile) -> Digest:
@@ -90,14 +102,13 @@ def _key(workshop: Workshop, original: Model, model: Model, text: LockedFile) ->
     )
 
 
-def _cached(workshop: Workshop, key: Digest) -> Quality | None:
-    path = workshop.cache.derived(key, _SUFFIX)
-    if not path.exists():
-        return None
-    try:
-        data = read_capped(path, _MAX_SIZE)
-        document = canonical.decode(data, what=str(path), max_size=_MAX_SIZE)
-        return Quality.parse(Fields.of(document, str(path), MalformedError))
-    except MalformedError as error:
-        workshop.progress.note(f"{error.message}; measuring it again")
-        return None
+def _held(workshop: Workshop, name: str, key: Digest) -> Quality | None:
+    return find_document(
+        workshop.cache,
+        key,
+        _SUFFIX,
+        Quality.parse,
+        most=_MAX_SIZE,
+        name=f"the figures of {name}",
+        progress=workshop.progress,
+    )

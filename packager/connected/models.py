@@ -1,7 +1,6 @@
 """GGUF models in the cache: taken where they are there, else made, all in one pass.
 
-Beside a model lies its own digest, since a damaged one would load, and answer, and be signed;
-and which of its tensors fell back to another type, which the file itself does not tell.
+Beside a model lies which of its tensors fell back to another type, which the file does not tell.
 """
 
 from __future__ import annotations
@@ -10,27 +9,30 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from packager.connected.artefacts import (
+    Artefact,
+    find_document,
+    find_file,
+    keep_document,
+    keep_file,
+    recorded_file,
+)
 from packager.connected.cache import Cache
 from packager.connected.workshop import Workshop, key_of
-from packager.errors import IntegrityError, MalformedError
-from packager.format import canonical
 from packager.format.canonical import Json
 from packager.format.digest import Digest
 from packager.format.fields import Fields
 from packager.format.lock import Lock
 from packager.format.recipe import Recipe
+from packager.progress import Progress, Silent
 from packager.quantize import VERSION as QUANTIZE_VERSION
 from packager.quantize.mix import Overrides
-from packager.quantize.pipeline import quantize_all
+from packager.quantize.pipeline import QuantizedModel, quantize_all
 from packager.quantize.plan import Fallback
 from packager.quantize.source import read_tensors
 from packager.quantize.wanted import Wanted
-from packager.store.atomic import read_capped, write_file
-from packager.store.digests import file_digest
 
 _GGUF_SUFFIX = ".gguf"
-_SUM_SUFFIX = ".gguf.sha256"
-_SUM_SIZE = 64
 _FALLBACKS_SUFFIX = ".gguf.fallbacks.json"
 _MAX_FALLBACKS_SIZE = 16 << 20
 # The file that holds a source's weights as they are; other sources are widened to the first.
@@ -48,29 +50,6 @@ class Model:
     fallbacks: tuple[Fallback, ...]
 
 
-def make_models(workshop: Workshop, wanted: Mapping[str, Wanted]) -> dict[str, Model]:
-    """The files ``wanted``, each under the name that messages call it by.
-
-    To be called by the only maker. Raises what :func:`packager.quantize.pipeline.quantize_all`
-    raises.
-    """
-    keys = {name: gguf_key(workshop, file) for name, file in wanted.items()}
-    models: dict[Digest, Model] = {}
-    missing: dict[Digest, Wanted] = {}
-    for name, key in keys.items():
-        held = models.get(key) or _held(workshop.cache, key)
-        if held is None:
-            missing[key] = wanted[name]
-        else:
-            models[key] = held
-            workshop.progress.note(f"{name}: quantized before, taken from the cache")
-    models |= _quantize(workshop, missing)
-    for name, key in keys.items():
-        for line in _fallback_lines(models[key].fallbacks):
-            workshop.progress.note(f"{name}: {line}")
-    return {name: models[key] for name, key in keys.items()}
-
-
 @dataclass(frozen=True)
 class Original:
     """The model as published, or one hardly to be told from it, in a file of ``type``."""
@@ -79,11 +58,42 @@ class Original:
     type: str
 
 
-def make_original(workshop: Workshop) -> Original:
-    """The original as a GGUF file; to be called by the only maker."""
-    kind = _exact_type(workshop)
-    made = make_models(workshop, {"the original": Wanted.of(kind)})
-    return Original(made["the original"], kind)
+class Models:
+    """The models of one build: each is looked for, and read, once.
+
+    For the only maker. What makes one raises what
+    :func:`packager.quantize.pipeline.quantize_all` raises.
+    """
+
+    def __init__(self, workshop: Workshop) -> None:
+        self._workshop = workshop
+        self._known: dict[Digest, Model] = {}
+
+    def make(self, wanted: Mapping[str, Wanted]) -> dict[str, Model]:
+        """The files ``wanted``, each under the name that messages call it by."""
+        keys = {name: gguf_key(self._workshop, file) for name, file in wanted.items()}
+        missing = {key: name for name, key in keys.items() if not self._find(name, key)}
+        self._known |= _quantize(self._workshop, {key: wanted[n] for key, n in missing.items()})
+        for name, key in keys.items():
+            for line in _fallback_lines(self._known[key].fallbacks):
+                self._workshop.progress.note(f"{name}: {line}")
+        return {name: self._known[key] for name, key in keys.items()}
+
+    def original(self) -> Original:
+        """The original as a GGUF file."""
+        kind = _exact_type(self._workshop)
+        made = self.make({"the original": Wanted.of(kind)})
+        return Original(made["the original"], kind)
+
+    def _find(self, name: str, key: Digest) -> bool:
+        """Whether the model made from ``key`` is there."""
+        if key not in self._known:
+            held = _held(self._workshop, name, key)
+            if held is None:
+                return False
+            self._known[key] = held
+            self._workshop.progress.note(f"{name}: quantized before, taken from the cache")
+        return True
 
 
 def _exact_type(workshop: Workshop) -> str:
@@ -98,7 +108,8 @@ def model_made_before(
     cache: Cache, recipe: Recipe, lock: Lock, engine: str, wanted: Wanted
 ) -> Model | None:
     """The model that the cache says it has; its bytes are not read, as they are by the build."""
-    return _recorded(cache, _file_key(recipe, lock, engine, wanted))
+    key = _file_key(recipe, lock, engine, wanted)
+    return _with_fallbacks(cache, key, recorded_file(cache, key, _GGUF_SUFFIX), Silent())
 
 
 def gguf_key(workshop: Workshop, wanted: Wanted) -> Digest:
@@ -131,24 +142,29 @@ def _overrides_json(overrides: Overrides) -> Json:
     }
 
 
-def _held(cache: Cache, key: Digest) -> Model | None:
-    """The model made from ``key``, if the cache holds it and it is what it was."""
-    recorded = _recorded(cache, key)
-    if recorded is None or file_digest(recorded.path) != recorded.digest:
-        return None
-    return recorded
+def _held(workshop: Workshop, name: str, key: Digest) -> Model | None:
+    """The model made from ``key``, called ``name``, if it is in the cache as it was made."""
+    cache, progress = workshop.cache, workshop.progress
+    file = find_file(cache, key, _GGUF_SUFFIX, name=name, progress=progress)
+    return _with_fallbacks(cache, key, file, progress)
 
 
-def _recorded(cache: Cache, key: Digest) -> Model | None:
-    path, sum_path = cache.derived(key, _GGUF_SUFFIX), cache.derived(key, _SUM_SUFFIX)
-    fallbacks = cache.derived(key, _FALLBACKS_SUFFIX)
-    if not (path.exists() and sum_path.exists() and fallbacks.exists()):
+def _with_fallbacks(
+    cache: Cache, key: Digest, file: Artefact | None, progress: Progress
+) -> Model | None:
+    """The model in ``file``, if what fell back in it is known too."""
+    if file is None:
         return None
-    try:
-        digest = Digest(read_capped(sum_path, _SUM_SIZE).decode("ascii", "replace"))
-        return Model(key, path, digest, _decode_fallbacks(fallbacks))
-    except IntegrityError:  # no digest, more than one, or fallbacks that are none
-        return None
+    fallbacks = find_document(
+        cache,
+        key,
+        _FALLBACKS_SUFFIX,
+        _parse_fallbacks,
+        most=_MAX_FALLBACKS_SIZE,
+        name="the model",
+        progress=progress,
+    )
+    return None if fallbacks is None else Model(key, file.path, file.digest, fallbacks)
 
 
 def _quantize(workshop: Workshop, missing: Mapping[Digest, Wanted]) -> dict[Digest, Model]:
@@ -162,29 +178,25 @@ def _quantize(workshop: Workshop, missing: Mapping[Digest, Wanted]) -> dict[Dige
             executor=workshop.executor,
             progress=workshop.progress,
         )
-        return {key: _publish(cache, key, out, made[out].fallbacks) for key, out in outs.items()}
+        return {
+            key: _keep(workshop, key, out, made[out], missing[key].kind.name)
+            for key, out in outs.items()
+        }
     finally:
         for out in outs.values():
             out.unlink(missing_ok=True)
 
 
-def _publish(cache: Cache, key: Digest, out: Path, fallbacks: tuple[Fallback, ...]) -> Model:
+def _keep(workshop: Workshop, key: Digest, out: Path, made: QuantizedModel, name: str) -> Model:
     """Keep the model in ``out``, with what is known of it beside it."""
-    digest = file_digest(out)
-    write_file(cache.derived(key, _FALLBACKS_SUFFIX), _encode_fallbacks(fallbacks))
-    write_file(cache.derived(key, _SUM_SUFFIX), digest.hex.encode("ascii"))
-    return Model(key, cache.publish(out, key, _GGUF_SUFFIX), digest, fallbacks)
+    cache = workshop.cache
+    rows: list[Json] = [dict(fallback._asdict()) for fallback in made.fallbacks]
+    keep_document(cache, key, _FALLBACKS_SUFFIX, {"fallbacks": rows})
+    file = keep_file(cache, key, _GGUF_SUFFIX, out, name=name, progress=workshop.progress)
+    return Model(key, file.path, file.digest, made.fallbacks)
 
 
-def _encode_fallbacks(fallbacks: tuple[Fallback, ...]) -> bytes:
-    return canonical.encode({"fallbacks": [dict(fallback._asdict()) for fallback in fallbacks]})
-
-
-def _decode_fallbacks(path: Path) -> tuple[Fallback, ...]:
-    document = canonical.decode(
-        read_capped(path, _MAX_FALLBACKS_SIZE), what=str(path), max_size=_MAX_FALLBACKS_SIZE
-    )
-    fields = Fields.of(document, str(path), MalformedError)
+def _parse_fallbacks(fields: Fields) -> tuple[Fallback, ...]:
     return fields.each(
         "fallbacks", lambda row: Fallback(row.text("name"), row.text("wanted"), row.text("type"))
     )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from packager.connected.cache import Cache
 from packager.connected.hashing import content_hasher
 from packager.connected.retry import RetryableError
-from packager.errors import DigestMismatchError, TrailingDataError, TruncatedError
+from packager.errors import AirpackError, DigestMismatchError, TrailingDataError, TruncatedError
 from packager.format.lock import ContentId, LockedFile
 from packager.progress import Task
 from packager.store.atomic import make_directory, naming_refusals
@@ -38,9 +38,10 @@ def open_partial(file: LockedFile, cache: Cache, task: Task) -> Iterator[Partial
     try:
         partial.take_in()
         yield partial
-    except BaseException:
+    except BaseException:  # an interrupt too: an empty file is no beginning; it is raised again
         if partial.size == 0:
-            cache.discard(file.content)
+            with suppress(AirpackError):  # the first error is what counts
+                cache.discard(file.content)
         raise
     finally:
         os.close(descriptor)

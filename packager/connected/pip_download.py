@@ -62,15 +62,17 @@ class Question:
         return "\n".join([host, *self.requirements, "", *self.preferred, ""]).encode()
 
 
-def download(question: Question, place: Path, progress: Progress) -> list[Path]:
+def download(
+    question: Question, place: Path, progress: Progress, *, what: str | None = None
+) -> list[Path]:
     """The wheels that answer ``question``, sorted by name, in ``place``; asked for only once.
 
+    ``what`` says what is fetched, where that is not simply wheels for the host of the question.
     Nobody else may work at ``place``. Raises ``AirpackError`` with pip's own words.
     """
     if not _is_whole(place, question, progress):
-        what = "wheels" if question.dependencies else ", ".join(question.requirements)
         host = f"{question.target.platform}, Python {question.python}"
-        progress.note(f"fetching {what} for {host}")
+        progress.note(f"fetching {what or f'wheels for {host}'}")
         temporary = place.with_name(f"{TEMPORARY_PREFIX}{place.name}")
         with naming_refusals(place):
             try:

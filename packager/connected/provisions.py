@@ -102,7 +102,9 @@ def _collect(recipe: Recipe, place: Path, progress: Progress) -> Provisions:
 def libgomp_wheel(target: Target, place: Path, progress: Progress) -> Path:
     """The wheel that carries a libgomp old enough for the target; see ``libgomp``."""
     question = Question(target, LIBGOMP_PYTHON, (LIBGOMP_SOURCE,), dependencies=False)
-    return download(question, place, progress)[0]
+    # Neither the wheel nor its Python is the host's, who would look for both on the medium.
+    what = f"{LIBGOMP_NAME} for {target.platform}, which {LIBGOMP_SOURCE} has inside"
+    return download(question, place, progress, what=what)[0]
 
 
 def _sweep(place: Path) -> None:

@@ -6,6 +6,7 @@ tell once the files are here, and before any engine opens them.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from packager.store.digests import file_digest
 
 AS_PUBLISHED = "as published"
 _SUFFIX = ".gguf"
+_LINKS_PREFIX = ".published-"
 _MODEL = "model"  # general.type; others are adapters, projectors, importance matrices
 _TYPES = {file_type(name).number: name for name in TYPE_NAMES}
 
@@ -48,15 +50,6 @@ class PublishedModel:
 def is_gguf(path: str) -> bool:
     """Whether ``path`` is called as GGUF files are."""
     return path.lower().endswith(_SUFFIX)
-
-
-def check_published_variants(recipe: Recipe) -> None:
-    """Refuse what cannot be had whatever the source: raises ``UsageError``."""
-    if recipe.calibration is not None and all(v.file is not None for v in recipe.variants):
-        raise UsageError(
-            "recipe: calibrate: nothing is quantized here; the variants are published so already",
-            hint="leave calibrate out",
-        )
 
 
 def wanted_files(recipe: Recipe, paths: Iterable[str], source: str) -> tuple[str, ...]:
@@ -145,14 +138,18 @@ def published_models(
     """The models of ``variants``, by their names, for as long as the block runs.
 
     The cache calls files by their content, and engines find the parts of a split by their names:
-    so each gets a directory of links. Raises ``IntegrityError`` for files that are damaged or are
-    not one whole model, ``UnsafeContentError`` for what is no model.
+    so each gets a directory of links. To be called by the only maker. Raises ``IntegrityError``
+    for files that are damaged or are not one whole model, ``UnsafeContentError`` for what is no
+    model.
     """
     derived = workshop.cache.root / "derived"
     make_directory(derived)
+    with naming_refusals(derived):
+        for left in derived.glob(f"{_LINKS_PREFIX}*"):  # by one that was killed
+            shutil.rmtree(left)
     with (
         naming_refusals(derived),
-        tempfile.TemporaryDirectory(prefix=".published-", dir=derived) as place,
+        tempfile.TemporaryDirectory(prefix=_LINKS_PREFIX, dir=derived) as place,
     ):
         yield {v.name: _published(workshop, v, Path(place) / v.name) for v in variants}
 

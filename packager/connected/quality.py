@@ -7,20 +7,26 @@ likeliest token is the same, as ``llama-perplexity --kl-divergence`` has them.
 from __future__ import annotations
 
 import math
+import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from packager.connected.observe.logits import Scores
+from packager.connected.artefacts import check_space
+from packager.connected.observe.logits import Scores, answers_size
 from packager.connected.observe.observer import Observer, Windows
 from packager.connected.observe.reading import WINDOW, read_windows
+from packager.errors import EngineError
 from packager.format.digest import Digest
+from packager.format.gguf_header import parse_header
 from packager.format.quality import MICRONATS, MILLIONTHS, NANONATS, Quality
 from packager.progress import Progress
+from packager.store.atomic import TEMPORARY_PREFIX, naming_refusals
 
 # 4,096 scored tokens: with a vocabulary of 150,000 the original's answers are 2.5 GB meanwhile.
 _MOST_WINDOWS = 16
+_EMBEDDINGS = "token_embd.weight"
 
 
 @dataclass(frozen=True)
@@ -40,24 +46,19 @@ def measure_quality(
     what: str,
     libraries: Path | None = None,
     progress: Progress,
-) -> dict[str, Quality]:
-    """Measure the GGUF files ``variants``, by name, beside ``baseline`` on ``text``.
+) -> Iterator[tuple[str, Quality]]:
+    """Measure the GGUF files ``variants``, by name, beside ``baseline`` on ``text``, one by one.
 
     ``folder`` holds the original's answers meanwhile, four bytes for each scored token and word
-    of the vocabulary. ``what`` names the text. Raises ``EngineError``, and ``UsageError`` for
-    too short a text.
+    of the vocabulary. ``what`` names the text. Raises ``EngineError``, ``NoSpaceError``, and
+    ``UsageError`` for too short a text.
     """
-    with tempfile.TemporaryDirectory(prefix=".quality-", dir=folder) as place:
-        answers = Path(place) / "original"
+    with tempfile.NamedTemporaryFile(prefix=TEMPORARY_PREFIX, dir=folder) as place:
+        answers = Path(place.name)
         windows = _record(baseline, text, answers, what, libraries, progress)
-        return {
-            name: _summary(
-                _compare(name, model, windows, answers, libraries, progress),
-                Digest.of(text.encode("utf-8")),
-                baseline.type,
-            )
-            for name, model in variants.items()
-        }
+        for name, model in variants.items():
+            tally = _compare(name, model, windows, answers, libraries, progress)
+            yield name, _summary(tally, Digest.of(text.encode("utf-8")), baseline.type)
 
 
 def _record(
@@ -71,11 +72,29 @@ def _record(
     """Let the original read; returns what it read."""
     with Observer(baseline.model, window=WINDOW, libraries=libraries) as observer:
         windows = read_windows(observer, text, most=_MOST_WINDOWS, what=what)
+        _reserve(answers, answers_size(map(len, windows), _vocabulary(baseline.model)))
         total = sum(map(len, windows))
         with progress.task("quality: original", total, unit="token") as task:
             for window, _ in zip(windows, observer.record(windows, answers), strict=True):
                 task.advance(len(window))
     return windows
+
+
+def _reserve(answers: Path, size: int) -> None:
+    """Have ``size`` bytes for ``answers``: the engine's process could only say that it has none."""
+    check_space(answers.parent, size, "to keep the original's answers for a while")
+    with naming_refusals(answers), answers.open("wb") as stream:
+        os.posix_fallocate(stream.fileno(), 0, size)
+
+
+def _vocabulary(model: Path) -> int:
+    """How many words the GGUF ``model`` knows."""
+    with naming_refusals(model), model.open("rb") as stream:
+        header = parse_header(stream, file_size=model.stat().st_size, what=str(model))
+    for tensor in header.tensors:
+        if tensor.name == _EMBEDDINGS:
+            return tensor.shape[1]
+    raise EngineError(f"{model}: has no {_EMBEDDINGS}, so its vocabulary is not known")
 
 
 def _compare(

@@ -10,18 +10,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from packager.connected.closure import check_closure
 from packager.connected.compressed import make_compressed, replaces
 from packager.connected.compressed_schemes import scheme_of
 from packager.connected.evidence import is_evidence
 from packager.connected.gguf_types import asked_for
 from packager.connected.goldens import golden_of
 from packager.connected.layout import Member
-from packager.connected.lora import MadeAdapter, make_adapters
+from packager.connected.lora import MadeAdapter, bind_adapters, convert_adapters
 from packager.connected.matrix import find_matrix
 from packager.connected.measuring import measure_models
 from packager.connected.memory import memory_of
-from packager.connected.models import Model, make_models
+from packager.connected.models import Model, Models
 from packager.connected.published_gguf import PublishedModel, is_gguf, published_models
+from packager.connected.templates import carried_template, model_template
 from packager.connected.workshop import Workshop, only_maker
 from packager.format.digest import Digest
 from packager.format.golden import Golden
@@ -30,6 +32,7 @@ from packager.format.memory import MemoryNeed
 from packager.format.quality import Quality
 from packager.format.recipe import COMPRESSED_TENSORS, GGUF, LORA
 from packager.format.recipe import Variant as RecipeVariant
+from packager.format.template import ChatTemplate
 from packager.format.variant import Variant, variant_directory
 from packager.quantize.plan import Fallback
 from packager.quantize.wanted import Wanted
@@ -57,6 +60,7 @@ class _Running:
     golden: Golden
     quality: Quality | None
     memory: MemoryNeed | None
+    template: ChatTemplate | None
 
 
 def make_variants(workshop: Workshop) -> tuple[MadeVariant, ...]:
@@ -73,13 +77,14 @@ def _make_ggufs(workshop: Workshop, asked: Sequence[RecipeVariant]) -> dict[str,
     """The GGUF variants that are ``asked`` for, and the adapters to them, by name."""
     carried = [variant for variant in asked if variant.file is not None]
     with only_maker(workshop), published_models(workshop, carried) as published:
-        wanted = _wanted(workshop, [variant for variant in asked if variant.file is None])
-        models = make_models(workshop, wanted)
-        models |= {name: found.model for name, found in published.items()}
-        running = _run_models(workshop, models)
-        adapters = make_adapters(workshop, models)
+        converted = convert_adapters(workshop)
+        models = Models(workshop)
+        wanted = _wanted(workshop, models, [v for v in asked if v.file is None])
+        ready = models.make(wanted) | {name: found.model for name, found in published.items()}
+        running = _run_models(workshop, models, ready)
+        adapters = bind_adapters(workshop, converted, ready)
     made = {
-        name: _made_gguf(workshop, name, file, models[name], running[name])
+        name: _made_gguf(workshop, name, file, ready[name], running[name])
         for name, file in wanted.items()
     }
     made |= {
@@ -89,20 +94,30 @@ def _make_ggufs(workshop: Workshop, asked: Sequence[RecipeVariant]) -> dict[str,
     return made | {name: _made_adapter(workshop, name, a) for name, a in adapters.items()}
 
 
-def _run_models(workshop: Workshop, models: Mapping[str, Model]) -> dict[str, _Running]:
-    qualities = measure_models(workshop, models)
+def _run_models(
+    workshop: Workshop, models: Models, ready: Mapping[str, Model]
+) -> dict[str, _Running]:
+    templates = {name: model_template(workshop, name, m.path) for name, m in ready.items()}
+    qualities = measure_models(workshop, models, ready)
     return {
-        name: _Running(golden_of(workshop, name, model), qualities.get(name), memory_of(model.path))
-        for name, model in models.items()
+        name: _Running(
+            golden_of(workshop, name, model),
+            qualities.get(name),
+            memory_of(model.path),
+            templates[name],
+        )
+        for name, model in ready.items()
     }
 
 
-def _wanted(workshop: Workshop, asked: Sequence[RecipeVariant]) -> dict[str, Wanted]:
+def _wanted(
+    workshop: Workshop, models: Models, asked: Sequence[RecipeVariant]
+) -> dict[str, Wanted]:
     """What file each variant is, and the matrix for those that quantize."""
     files = {variant.name: Wanted(*asked_for(variant)) for variant in asked}
     # Plain floats have no use for it, and are then not made again for another one.
     weighed = [name for name, file in files.items() if file.quantizes]
-    found = find_matrix(workshop) if weighed else None
+    found = find_matrix(workshop, models) if weighed else None
     if found is not None:
         for name in weighed:
             files[name] = replace(files[name], matrix=found.matrix, matrix_name=found.name)
@@ -133,6 +148,7 @@ def _made_gguf(
             running.golden,
             running.quality,
             memory=running.memory,
+            template=running.template,
         ),
         members,
         fallbacks=model.fallbacks,
@@ -166,6 +182,7 @@ def _carried_gguf(
         running.golden,
         running.quality,
         memory=running.memory,
+        template=running.template,
     )
     return MadeVariant(variant, members)
 
@@ -194,6 +211,8 @@ def _make_compressed(workshop: Workshop, asked: Sequence[RecipeVariant]) -> dict
     schemes = {variant.name: scheme_of(variant) for variant in asked}
     with only_maker(workshop):
         files = make_compressed(workshop, schemes)
+    for name in schemes:
+        check_closure(name, workshop.sources)
     variants = {}
     for name, scheme in schemes.items():
         directory = variant_directory(workshop.recipe.name, name)
@@ -204,16 +223,23 @@ def _make_compressed(workshop: Workshop, asked: Sequence[RecipeVariant]) -> dict
             ),
             *_source_members(workshop, directory, lambda path: not replaces(path)),
         )
-        variant = Variant(name, COMPRESSED_TENSORS, scheme.name, directory, None, None)
+        template = carried_template(workshop, name)
+        variant = Variant(
+            name, COMPRESSED_TENSORS, scheme.name, directory, None, None, template=template
+        )
         variants[name] = MadeVariant(variant, members)
     return variants
 
 
 def _carry_source(workshop: Workshop, wanted: RecipeVariant) -> MadeVariant:
     """The source's own files, as they are; no engine in the bundle opens them."""
+    check_closure(wanted.name, workshop.sources)
     directory = variant_directory(workshop.recipe.name, wanted.name)
     members = _source_members(workshop, directory, lambda _path: True)
-    variant = Variant(wanted.name, wanted.format, "as published", directory, None, None)
+    template = carried_template(workshop, wanted.name)
+    variant = Variant(
+        wanted.name, wanted.format, "as published", directory, None, None, template=template
+    )
     return MadeVariant(variant, tuple(members))
 
 

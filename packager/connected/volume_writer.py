@@ -7,14 +7,13 @@ to keep what it has every so often, since else all waiting would come at the end
 
 from __future__ import annotations
 
-import errno
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from packager.store.atomic import naming_refusals, write_all
-from packager.store.direct import ALIGNMENT, aligned_buffer, set_direct
+from packager.store.direct import ALIGNMENT, aligned_buffer, set_direct, write_sectors
 
 BUFFER_SIZE = 4 << 20  # a multiple of every chunk size
 _SYNC_SIZE = 64 << 20
@@ -101,7 +100,7 @@ class VolumeWriter(AbstractContextManager["VolumeWriter"]):
 
     def _write(self, data: memoryview, position: int) -> None:
         if self._is_direct:
-            done = self._write_direct(data, position)
+            done = write_sectors(self._descriptor, data, position)
             data, position = data[done:], position + done
         if data:
             # The volume's end, or a filesystem that wants another alignment.
@@ -110,16 +109,3 @@ class VolumeWriter(AbstractContextManager["VolumeWriter"]):
         if not self._is_direct and position - self._synced >= _SYNC_SIZE:
             os.fdatasync(self._descriptor)
             self._synced = position
-
-    def _write_direct(self, data: memoryview, position: int) -> int:
-        """Write all whole sectors of ``data``; returns how many bytes those are, or were taken."""
-        whole = len(data) // ALIGNMENT * ALIGNMENT
-        done = 0
-        while done < whole:
-            try:
-                done += os.pwrite(self._descriptor, data[done:whole], position + done)
-            except OSError as error:
-                if error.errno != errno.EINVAL:
-                    raise
-                return done
-        return done

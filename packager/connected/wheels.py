@@ -20,9 +20,9 @@ from packager.errors import AirpackError, HostError
 from packager.format.digest import Digest
 from packager.format.target import Target
 from packager.progress import Progress
+from packager.runtime.environment import ENGINE
 from packager.store.digests import file_digest
 
-ENGINE = "xllamacpp"
 # Not this environment's: it runs over there, on each Python of the target, the newest too.
 PIP_PIN = f"{PIP}==26.3"
 

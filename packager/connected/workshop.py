@@ -25,6 +25,7 @@ class Workshop:
     """``sources`` are the fetched files by their names in the repository; ``text`` is the smoke
     test's, if there is one; texts and matrices that the recipe names are in ``recipe_folder``.
     ``executor`` quantizes. ``adapters`` are the fetched files of each adapter, by variant.
+    ``stripped`` is what was left out of the sources, whose content ids ``lock`` has as they are.
     """
 
     recipe: Recipe
@@ -38,6 +39,7 @@ class Workshop:
     progress: Progress
     executor: Executor = field(default_factory=Threads)
     adapters: Mapping[str, Mapping[str, Path]] = field(default_factory=dict)
+    stripped: tuple[str, ...] = ()
 
     def named_file(self, path: str) -> LockedFile:
         """The file ``path`` that the recipe itself names, as the lock has it."""

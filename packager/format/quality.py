@@ -75,7 +75,8 @@ class Quality:
     def line(self) -> str:
         """The figures in a line, for people."""
         return (
-            f"perplexity {self.perplexity:.2f}, {self.increase:+.1%} "
+            # Rounded first, and 0 added: a hair below the original is not -0.0%.
+            f"perplexity {self.perplexity:.2f}, {round(self.increase, 3) + 0.0:+.1%} "
             f"± {self.increase_margin:.1%} against the original; divergence "
             f"{self.divergence / NANONATS:.4f} ± {self.divergence_margin:.4f} nats a token; the "
             f"same likeliest token in {self.agreement / MILLIONTHS:.1%} of {self.tokens} places"

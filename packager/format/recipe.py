@@ -182,6 +182,7 @@ class Recipe:
     medium: Medium
     signers: int
     expires: str | None = field(default=None)
+    signed_by: str | None = None  # the publisher's public key, relative to the recipe
 
     def wants(self, path: str) -> bool:
         """Whether the file ``path`` of the source travels."""
@@ -225,11 +226,12 @@ def parse_recipe(data: bytes | str, *, where: str = "recipe") -> Recipe:
         medium=_parse_medium(fields.optional_mapping("medium")),
         signers=fields.integer("signers", 1, least=1, most=100),
         expires=fields.timestamp("expires") if fields.has("expires") else None,
+        signed_by=path_of(source, "signed_by") if source.has("signed_by") else None,
     )
 
 
 def _parse_source(fields: Fields) -> HubSource | FolderSource:
-    fields.only("hub", "path", "revision", "include", "exclude")
+    fields.only("hub", "path", "revision", "include", "exclude", "signed_by")
     if fields.has("hub") == fields.has("path"):
         raise fields.refuse("hub", "name either hub or path, one of them")
     if fields.has("path"):
@@ -318,6 +320,8 @@ def _parse_calibration(fields: Fields) -> Calibration:
 def _parse_quality(fields: Fields) -> QualityGate:
     entry = fields.mapping("quality")
     entry.only("text", "max_perplexity_increase")
+    if isinstance(entry.values.get("max_perplexity_increase"), int | float):
+        raise entry.refuse("max_perplexity_increase", "expected text, as 5%")
     percent = entry.text("max_perplexity_increase")
     match = _PERCENT.match(percent)
     if not match:

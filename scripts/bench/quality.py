@@ -57,7 +57,7 @@ def tell(sources: dict[str, Path], text: str, types: list[str], folder: Path) ->
         paths, Baseline(original, "F32"), text[start:], folder=folder, what="text",
         progress=Silent(),
     )  # fmt: skip
-    for name, quality in found.items():
+    for name, quality in found:
         print(row(name, paths[name].stat().st_size, quality), flush=True)
 
 

@@ -9,7 +9,7 @@ from support.checkpoints import files_of
 from support.workplace import Workplace
 
 from packager.connected.cache import Cache
-from packager.connected.models import make_models
+from packager.connected.models import Models
 from packager.connected.workshop import Workshop
 from packager.progress import Silent, Task
 from packager.quantize.executors.job import Job
@@ -46,8 +46,8 @@ def test_all_models_that_are_missing_are_made_in_one_run_of_the_executor(
     wanted = {"a": Wanted.of("F16"), "b": Wanted.of("Q8_0")}
     executor = Watched()
 
-    made = make_models(replace(workshop, executor=executor), wanted)
-    again = make_models(replace(workshop, executor=executor), wanted)
+    made = Models(replace(workshop, executor=executor)).make(wanted)
+    again = Models(replace(workshop, executor=executor)).make(wanted)
 
     assert executor.files == [2]
     assert made == again

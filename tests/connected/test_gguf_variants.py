@@ -299,7 +299,7 @@ def test_a_gathered_matrix_that_is_damaged_in_the_cache_is_gathered_again(
 
     again, watching = make(workshop)
 
-    assert any("gathering it again" in note for note in watching.notes)
+    assert any("making the importance matrix again" in note for note in watching.notes)
     assert len(kept.read_bytes()) == len(whole)
     assert again[0].variant.name == made[0].variant.name
 

@@ -95,4 +95,4 @@ def test_a_damaged_figure_in_the_cache_is_measured_again(
         path.write_bytes(path.read_bytes().replace(b'"tokens":', b'"tokenz":'))
     again, watching = make(workshop_of(tmp_path, cache, provisions, "50%"))
     assert again["q2_k"].variant.quality == first["q2_k"].variant.quality
-    assert any("measuring it again" in note for note in watching.notes)
+    assert any("making the figures of q2_k again" in note for note in watching.notes)

@@ -12,7 +12,7 @@ import pytest
 
 from packager.connected.calibrate import calibrate
 from packager.connected.observe.elf import find_slot
-from packager.connected.observe.logits import append_logprobs, judge
+from packager.connected.observe.logits import check_vocabulary, judge, write_logprobs
 from packager.connected.observe.observer import Observer
 from packager.connected.observe.reading import read_windows
 from packager.connected.quality import Baseline, measure_quality
@@ -77,10 +77,10 @@ def test_the_logits_are_those_that_the_engine_itself_states(original: Path, tmp_
 
 
 def test_a_model_does_not_differ_from_itself(original: Path, tmp_path: Path) -> None:
-    found = measure_quality(
+    ((_, found),) = measure_quality(
         {"same": original}, Baseline(original, "F32"), TEXT[:6000],
         folder=tmp_path, what="text", progress=Silent(),
-    )["same"]  # fmt: skip
+    )  # fmt: skip
     assert found.loss == found.original_loss
     assert found.agreement == 1_000_000
     assert found.divergence < 1000
@@ -91,10 +91,10 @@ def test_fewer_bits_cost_more(original: Path, demo_model: Path, tmp_path: Path) 
     coarse = tmp_path / "coarse.gguf"
     sources = {path.name: path for path in (DEMO / "tiny-kjv").iterdir()}
     quantize(sources, "Q2_K", coarse, name="demo", progress=Silent())
-    found = measure_quality(
+    found = dict(measure_quality(
         {"q4": demo_model, "q2": coarse}, Baseline(original, "F32"), TEXT[:20000],
         folder=tmp_path, what="text", progress=Silent(),
-    )  # fmt: skip
+    ))  # fmt: skip
     assert 0 < found["q4"].divergence < found["q2"].divergence
     assert found["q4"].agreement > found["q2"].agreement
     assert found["q2"].increase - found["q2"].increase_margin > 0
@@ -137,7 +137,7 @@ def _offset_of(path: Path, function: str) -> int:
 def test_divergence_and_losses_of_two_known_distributions(tmp_path: Path) -> None:
     original = np.log(np.array([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]], np.float32))
     found = np.log(np.array([[0.25, 0.5, 0.25], [0.1, 0.1, 0.8]], np.float32))
-    append_logprobs(tmp_path / "answers", original + 3)
+    write_logprobs(tmp_path / "answers", 0, original + 3)
     scores = judge(tmp_path / "answers", 0, found - 2, np.array([0, 2]))
     assert scores.divergences == pytest.approx([0.25 * math.log(2), 0], abs=1e-6)
     assert scores.losses == pytest.approx([math.log(4), -math.log(0.8)], rel=1e-6)
@@ -146,6 +146,7 @@ def test_divergence_and_losses_of_two_known_distributions(tmp_path: Path) -> Non
 
 
 def test_a_variant_of_another_vocabulary_is_refused(tmp_path: Path) -> None:
-    append_logprobs(tmp_path / "answers", np.zeros((2, 3), np.float32))
-    with pytest.raises(EngineError, match="vocabulary"):
-        judge(tmp_path / "answers", 0, np.zeros((2, 4), np.float32), np.array([0, 1]))
+    write_logprobs(tmp_path / "answers", 0, np.zeros((2, 3), np.float32))
+    for vocabulary in (2, 4):
+        with pytest.raises(EngineError, match="vocabulary"):
+            check_vocabulary(tmp_path / "answers", [5], vocabulary)

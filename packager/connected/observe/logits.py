@@ -6,6 +6,8 @@ whose tokens have at least half a window before them.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,9 +16,11 @@ from numpy.typing import NDArray
 
 from packager.connected.observe.tensors import Tensors
 from packager.errors import EngineError
+from packager.store.atomic import write_all
 
 _LOGITS = b"result_output"
 _ROWS_AT_ONCE = 64  # bounds the memory with vocabularies of 256,000
+_ITEM_SIZE = 4  # bytes of a log-probability in the file of the original
 
 
 @dataclass
@@ -43,7 +47,7 @@ class Logits:
         self.pieces.clear()
         if len(rows) != window:
             raise EngineError(f"the engine gave the logits of {len(rows)} tokens, not of {window}")
-        return rows[window // 2 : -1]
+        return rows[-_scored(window) - 1 : -1]
 
 
 @dataclass(frozen=True)
@@ -60,11 +64,29 @@ class Scores:
     agrees: list[bool]
 
 
-def append_logprobs(path: Path, scored: NDArray[np.float32]) -> None:
-    """Append the log-probabilities of ``scored`` logits, float32, to the file of the original."""
-    with path.open("ab") as stream:
+def answers_size(windows: Iterable[int], vocabulary: int) -> int:
+    """The bytes of the file of the original, which read ``windows`` of so many tokens."""
+    return sum(map(_scored, windows)) * vocabulary * _ITEM_SIZE
+
+
+def write_logprobs(path: Path, window: int, scored: NDArray[np.float32]) -> None:
+    """Write the log-probabilities of the ``scored`` logits of window number ``window``, float32,
+    to their place in the file of the original; all windows are of one length."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        offset = window * scored.size * _ITEM_SIZE
         for rows in _blocks(scored):
-            stream.write(_logprobs(rows).astype("<f4").tobytes())
+            write_all(descriptor, _logprobs(rows).astype("<f4").tobytes(), offset)
+            offset += rows.size * _ITEM_SIZE
+    finally:
+        os.close(descriptor)
+
+
+def check_vocabulary(path: Path, windows: Iterable[int], vocabulary: int) -> None:
+    """Refuse a model of ``vocabulary`` words where the original, whose file ``path`` is and which
+    read ``windows`` of so many tokens, knows more or fewer. Raises ``EngineError``."""
+    if path.stat().st_size != answers_size(windows, vocabulary):
+        raise EngineError("the original's vocabulary is another than this variant's")
 
 
 def judge(
@@ -77,11 +99,9 @@ def judge(
     count, vocabulary = scored.shape
     scores = Scores([], [], [], [])
     with path.open("rb") as stream:
-        stream.seek(window * count * vocabulary * 4)
+        stream.seek(window * count * vocabulary * _ITEM_SIZE)
         for start, rows in zip(range(0, count, _ROWS_AT_ONCE), _blocks(scored), strict=True):
-            data = stream.read(rows.size * 4)
-            if len(data) != rows.size * 4:
-                raise EngineError("the original's vocabulary is another than this variant's")
+            data = stream.read(rows.size * _ITEM_SIZE)
             original = np.frombuffer(data, "<f4").reshape(rows.shape).astype(np.float64)
             _judge_rows(scores, original, _logprobs(rows), targets[start : start + len(rows)])
     return scores
@@ -100,6 +120,11 @@ def _judge_rows(
     divergences = np.sum(np.exp(original) * (original - found), axis=1)
     scores.divergences.extend(np.maximum(divergences, 0.0).tolist())
     scores.agrees.extend((original.argmax(axis=1) == found.argmax(axis=1)).tolist())
+
+
+def _scored(window: int) -> int:
+    """How many tokens are judged of a window of so many: all behind its middle."""
+    return window - window // 2 - 1
 
 
 def _blocks(rows: NDArray[np.float32]) -> list[NDArray[np.float32]]:

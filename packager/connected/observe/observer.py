@@ -58,7 +58,8 @@ class Observer(Engine):
                 }
 
     def record(self, windows: Windows, out: Path) -> Iterator[None]:
-        """Append the log-probabilities of each window's second half to ``out``."""
+        """Write the log-probabilities of each window's second half to ``out``; windows are of one
+        length."""
         for _ in self._events("record", {"windows": _plain(windows), "out": str(out)}):
             yield None
 

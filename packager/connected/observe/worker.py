@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from packager.connected.observe.importance import Importance
-from packager.connected.observe.logits import Logits, append_logprobs, judge
+from packager.connected.observe.logits import Logits, check_vocabulary, judge, write_logprobs
 from packager.connected.observe.watch import Watch, watch_engine
 from packager.errors import AirpackError
 from packager.runtime.llama import Llama, Opening, RefusedError
@@ -41,11 +41,11 @@ class Observed:
         np.savez(out, **arrays)
 
     def record(self, windows: list[list[int]], out: str) -> Iterator[int]:
-        """Append what the model, the original, makes of each window to the file ``out``."""
+        """Write what the model, the original, makes of each window to the file ``out``."""
         logits = self._watch_logits()
         for number, window in enumerate(windows):
             self._read(window)
-            append_logprobs(Path(out), logits.take_scored(len(window)))
+            write_logprobs(Path(out), number, logits.take_scored(len(window)))
             yield number
 
     def compare(self, windows: list[list[int]], original: str) -> Iterator[dict[str, Any]]:
@@ -54,6 +54,7 @@ class Observed:
         for number, window in enumerate(windows):
             self._read(window)
             scored = logits.take_scored(len(window))
+            check_vocabulary(Path(original), map(len, windows), scored.shape[1])
             targets = np.array(window[len(window) // 2 + 1 :])
             yield vars(judge(Path(original), number, scored, targets))
 
