@@ -10,16 +10,34 @@ from pathlib import Path
 
 import click
 
+from packager.cli.screen import Screen
 from packager.errors import HostError
 from packager.isolated.media import Media, read_run_key
-from packager.isolated.trust_store import read_keyring
+from packager.isolated.trust_store import read_keyring, reckoned_now
 from packager.store.home import Home, default_home
 from packager.trust.keyring import Keyring
+from packager.trust.verify import CLOCK_TOLERANCE
 
 _MAX_NAME = 200  # characters
 
 directory_argument = click.Path(path_type=Path)
 file_argument = click.Path(path_type=Path, dir_okay=False)
+
+
+class BundlePlace(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2 alone
+    """A directory, or the address of one behind an HTTP server, which stays text."""
+
+    name = "bundle"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Path | str:
+        """The path, or the address."""
+        if isinstance(value, str) and value.lower().startswith(("http://", "https://")):
+            return value
+        path: Path = directory_argument.convert(value, param, ctx)  # type: ignore[arg-type]
+        return path
+
 
 pub_option = click.option(
     "--pub",
@@ -34,6 +52,21 @@ pub_option = click.option(
 def now() -> datetime:
     """This host's clock, in UTC."""
     return datetime.now(timezone.utc)
+
+
+def reckoned() -> datetime:
+    """The time to judge dates by: this host's clock, but never before what it saw signed."""
+    return reckoned_now(home(), now())
+
+
+def warn_of_clock(screen: Screen) -> None:
+    """Say so where this host's clock cannot be right."""
+    clock, time = now(), reckoned()
+    if time - clock > CLOCK_TOLERANCE:
+        screen.warn(
+            f"this host's clock says {clock:%Y-%m-%d}; a bundle that it installed was built on "
+            f"{time:%Y-%m-%d}, so dates are judged as on that day: set the clock"
+        )
 
 
 def operator() -> str:

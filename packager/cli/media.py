@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import click
 
-from packager.cli.hosts import keyring_for, now
+from packager.cli.hosts import keyring_for, reckoned
 from packager.cli.screen import Screen
 from packager.cli.text import counted, one_line
 from packager.errors import AirpackError, UsageError
@@ -38,6 +39,24 @@ def open_all_media(
     return (_awaited(screen, media, ring, whole=whole) if screen.may_ask else media), ring
 
 
+@contextmanager
+def opened_media(
+    screen: Screen, places: Sequence[Path | str], keys: Sequence[Path]
+) -> Iterator[tuple[Media, tuple[Path, ...], Keyring]]:
+    """As :func:`open_media_and_patches`, or the one bundle behind an HTTP address."""
+    paths = [place for place in places if isinstance(place, Path)]
+    if len(paths) == len(places):
+        yield open_media_and_patches(screen, paths, keys)
+        return
+    if len(places) > 1:
+        raise UsageError("an address stands alone: it has all of the bundle, or none of it")
+    from packager.isolated.http_source import open_bundle_at  # loads an HTTP client
+
+    ring = keyring_for(Media(()), keys)
+    with open_bundle_at(str(places[0]), ring, screen, now=reckoned()) as media:
+        yield media, (), ring
+
+
 def open_media_and_patches(
     screen: Screen, paths: Sequence[Path], keys: Sequence[Path]
 ) -> tuple[Media, tuple[Path, ...], Keyring]:
@@ -62,7 +81,7 @@ def open_media_and_patches(
 def _awaited(screen: Screen, media: Media, ring: Keyring, *, whole: bool) -> Media:
     """``media``, and those that a person brings while volumes are missing."""
     try:
-        bundle = authenticate(media, ring, now=now()).bundle
+        bundle = authenticate(media, ring, now=reckoned()).bundle
     except AirpackError:  # the command itself meets it, and says so
         return media
     while missing := _missing(bundle, media, whole=whole):
@@ -88,7 +107,7 @@ def _with_medium(media: Media, answer: str, ring: Keyring) -> Media:
     """``media`` and the one at ``answer``, if it is of the same bundle; read anew, if empty."""
     more = [Path(answer).expanduser()] if answer else []
     wider = open_media([*media.directories, *more])
-    authenticate(wider, ring, now=now())
+    authenticate(wider, ring, now=reckoned())
     return wider
 
 

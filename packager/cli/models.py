@@ -1,4 +1,4 @@
-"""The commands for what is installed: list, smoke, rollback, uninstall, gc, log."""
+"""The commands for what is installed: list, smoke, rollback, uninstall, gc."""
 
 from __future__ import annotations
 
@@ -10,25 +10,21 @@ import click
 from packager.cli.command import Command
 from packager.cli.hosts import home, now, operator
 from packager.cli.screen import Screen
-from packager.cli.text import one_line, table
-from packager.errors import SmokeTestError
-from packager.format.canonical import Json
+from packager.cli.text import table
+from packager.errors import IntegrityError, SmokeTestError
 from packager.format.sizes import format_size
 from packager.isolated.lifecycle import free_space, roll_back
 from packager.isolated.lifecycle import smoke as smoke_again
 from packager.isolated.lifecycle import uninstall as take_away
+from packager.runtime.engine import network_use
 from packager.runtime.smoke import SmokeResult
 from packager.store.generations import (
     Generation,
-    find_generation,
-    generations,
+    check_number,
     installed_names,
+    numbers_of,
+    read_generation,
 )
-from packager.store.journal import Event, read_events
-
-# The order in which an event's details are shown; what is not named here comes last.
-_DETAILS = ("name", "version", "sequence", "generation", "generations", "smoke", "subject", "freed")
-_MINOR_DETAILS = ("bundle", "media", "variants")
 
 name_argument = click.argument("name")
 variant_option = click.option("--variant", help="Which variant; the first one, if not given.")
@@ -39,10 +35,18 @@ variant_option = click.option("--variant", help="Which variant; the first one, i
 def list_models(screen: Screen) -> None:
     """List the installed models and their generations."""
     place = home()
-    found = [g for name in installed_names(place) for g in generations(place, name)]
+    found, damaged = [], []
+    for name in installed_names(place):
+        for number in numbers_of(place, name):
+            try:
+                found.append(read_generation(place, name, number))
+            except IntegrityError as error:
+                damaged.append(error)
+    for fault in damaged:
+        screen.warn(f"{fault.message}; {fault.hint}")
+    nothing = "nothing else is installed" if damaged else "nothing is installed"
     screen.result(
-        [_generation_document(g) for g in found],
-        _generation_table(found) if found else "nothing is installed",
+        [_generation_document(g) for g in found], _generation_table(found) if found else nothing
     )
     for generation in found:
         screen.detail(f"{generation.name} generation {generation.number}: {generation.path}")
@@ -59,9 +63,13 @@ def smoke(screen: Screen, name: str, variant: str | None) -> None:
     if result.ok:
         screen.result(document, line)
         return
-    error = SmokeTestError(
-        f"{name} {result.variant}: does not answer as it did at the build",
-        hint=f"airpack rollback {name}, or install the bundle again",
+    error = (
+        network_use(result.egress.attempts)
+        if result.egress.attempts
+        else SmokeTestError(
+            f"{name} {result.variant}: does not answer as it did at the build",
+            hint=f"airpack rollback {name}, or install the bundle again",
+        )
     )
     screen.failure(document, line, error)
 
@@ -89,11 +97,9 @@ def uninstall(screen: Screen, name: str, generation: int | None) -> None:
     Asks first, on a terminal.
     """
     place = home()
-    what = f"every generation of {name}"
-    if generation is not None:
-        find_generation(place, name, generation)
-        what = f"generation {generation} of {name}"
-    generations(place, name)
+    check_number(place, name, generation)
+    every = f"every generation of {name}"
+    what = every if generation is None else f"generation {generation} of {name}"
     screen.confirm(f"Take away {what}?")
     removed = take_away(place, name, generation, now=now(), operator=operator())
     numbers = ", ".join(str(number) for number in removed)
@@ -110,22 +116,6 @@ def gc(screen: Screen) -> None:
     freed = free_space(home(), now=now(), operator=operator())
     readable = f" ({format_size(freed)})" if freed else ""
     screen.result({"ok": True, "freed": freed}, f"freed: {freed} bytes{readable}")
-
-
-@click.command(cls=Command)
-@click.option("--verify", is_flag=True, help="Say only whether the log is whole and unedited.")
-@click.pass_obj
-def log(screen: Screen, verify: bool) -> None:
-    """Show the hash-chained record of what happened here; with -v, every detail of it."""
-    events = read_events(home().log)
-    if verify:
-        document: dict[str, object] = {"ok": True, "events": len(events)}
-        screen.result(document, f"ok: {len(events)} events, each bound to the one before it")
-        return
-    screen.result(
-        [{"time": e.time, "event": e.what, **e.details} for e in events],
-        _event_table(events, screen.verbose) if events else "nothing has happened here yet",
-    )
 
 
 def smoke_document(result: SmokeResult) -> dict[str, object]:
@@ -199,26 +189,3 @@ def _generation_row(generation: Generation) -> tuple[str, ...]:
         generation.receipt.installed,
         ", ".join(generation.receipt.variants),
     )
-
-
-def _event_table(events: Sequence[Event], verbose: bool) -> str:
-    return table([(e.time, e.what, _event_details(e, verbose)) for e in events])
-
-
-def _event_details(event: Event, verbose: bool) -> str:
-    """What matters of an event, as ``key value``, in the order in which one asks for it."""
-    shown = [key for key in _DETAILS if key in event.details]
-    shown += sorted(key for key in event.details if key not in _DETAILS)
-    if not verbose:
-        shown = [
-            key for key in shown if key not in _MINOR_DETAILS and event.details[key] is not False
-        ]
-    return "  ".join(f"{key.replace('_', ' ')} {_detail(event.details[key])}" for key in shown)
-
-
-def _detail(value: Json) -> str:
-    if isinstance(value, list):
-        return ",".join(_detail(item) for item in value) or "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return one_line(str(value))

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from packager.cli.keys import unlock
+from packager.cli.passphrases import unlock
 from packager.cli.screen import Screen
 from packager.cli.text import counted
 from packager.connected.ticket import build_patch
@@ -16,7 +16,7 @@ from packager.errors import UsageError
 from packager.format.ticket import MAX_TICKET_SIZE, Ticket, parse_ticket
 from packager.store.atomic import read_capped
 
-_TAKEN = {"recipe", "output", "keys", "passphrase_file", "for_ticket"}
+_TAKEN = {"recipe", "output", "keys", "passphrase_file", "passphrase_fd", "for_ticket"}
 
 
 def answer_ticket(

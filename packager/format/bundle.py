@@ -66,12 +66,16 @@ VariantFile = PayloadFile | HeldFile
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the weights came from. ``revision`` is a commit, or the digest of a local folder."""
+    """Where the weights came from. ``revision`` is a commit, or the digest of a local folder.
+
+    ``stripped`` are the keys that were left out of JSON files, as ``config.json: auto_map``.
+    """
 
     kind: str
     repository: str
     revision: str
     licence: str | None
+    stripped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -250,12 +254,13 @@ def _bounded(fields: Fields, key: str, most: int) -> Fields:
 
 
 def _parse_origin(fields: Fields) -> Origin:
-    fields.only("kind", "repository", "revision", "licence")
+    fields.only("kind", "repository", "revision", "licence", "stripped")
     return Origin(
         kind=fields.line("kind"),
         repository=fields.line("repository"),
         revision=fields.line("revision"),
         licence=fields.line("licence") if fields.has("licence") else None,
+        stripped=fields.lines("stripped") if fields.has("stripped") else (),
     )
 
 
@@ -349,6 +354,7 @@ def _bundle_json(bundle: Bundle) -> dict[str, Json]:
             "repository": origin.repository,
             "revision": origin.revision,
             "licence": origin.licence,
+            **({"stripped": list(origin.stripped)} if origin.stripped else {}),
         },
         "lock": bundle.lock.hex,
         "payload": payload.encode(),

@@ -11,6 +11,7 @@ from packager.format.digest import Digest
 from packager.format.fields import Fields
 
 RECEIPT_NAME = "receipt.json"
+RECEIPT_SIGNATURE_NAME = f"{RECEIPT_NAME}.sig"
 FORMAT = "airpack-receipt"
 MAX_RECEIPT_SIZE = 1 << 20
 
@@ -27,8 +28,31 @@ class SmokeRecord:
 
 
 @dataclass(frozen=True)
+class MediumRecord:
+    """A medium as it was mounted, and what it says of itself; ``None`` where it does not."""
+
+    path: str
+    label: str | None = None
+    uuid: str | None = None
+    model: str | None = None
+    serial: str | None = None
+
+
+@dataclass(frozen=True)
+class LogHead:
+    """How many ``events`` the host's log had before this one, and the last one's ``digest``."""
+
+    events: int
+    digest: Digest
+
+
+@dataclass(frozen=True)
 class Receipt:
-    """One install: what, by whose word, when, from where, and with what result."""
+    """One install: what, by whose word, when, from where, and with what result.
+
+    ``host_key`` is the id of the key that signs it, if the host has one; ``log`` is where the
+    log stood, so that one which was cut since then shows.
+    """
 
     name: str
     version: str
@@ -39,9 +63,11 @@ class Receipt:
     variants: tuple[str, ...]
     installed: str
     operator: str
-    media: tuple[str, ...]
+    media: tuple[MediumRecord, ...]
     airpack: str
     smoke: tuple[SmokeRecord, ...]
+    log: LogHead
+    host_key: str | None = None
 
 
 def encode_receipt(receipt: Receipt) -> bytes:
@@ -64,7 +90,7 @@ def receipt_json(receipt: Receipt) -> dict[str, Json]:
         "variants": list(receipt.variants),
         "installed": receipt.installed,
         "operator": receipt.operator,
-        "media": list(receipt.media),
+        "media": [{**vars(medium)} for medium in receipt.media],
         "airpack": receipt.airpack,
         "smoke": [
             {
@@ -76,6 +102,8 @@ def receipt_json(receipt: Receipt) -> dict[str, Json]:
             }
             for record in receipt.smoke
         ],
+        "log": {"events": receipt.log.events, "digest": receipt.log.digest.hex},
+        "host_key": receipt.host_key,
     }
 
 
@@ -96,10 +124,28 @@ def parse_receipt(data: bytes) -> Receipt:
         variants=fields.texts("variants"),
         installed=fields.text("installed"),
         operator=fields.text("operator"),
-        media=fields.texts("media"),
+        media=fields.each("media", _parse_medium),
         airpack=fields.text("airpack"),
         smoke=fields.each("smoke", _parse_smoke),
+        log=_parse_head(fields.mapping("log")),
+        host_key=fields.optional_text("host_key"),
     )
+
+
+def _parse_medium(fields: Fields) -> MediumRecord:
+    fields.only(*(field.name for field in dataclasses.fields(MediumRecord)))
+    return MediumRecord(
+        path=fields.text("path"),
+        label=fields.optional_text("label"),
+        uuid=fields.optional_text("uuid"),
+        model=fields.optional_text("model"),
+        serial=fields.optional_text("serial"),
+    )
+
+
+def _parse_head(fields: Fields) -> LogHead:
+    fields.only("events", "digest")
+    return LogHead(fields.integer("events"), fields.digest("digest"))
 
 
 def _parse_smoke(fields: Fields) -> SmokeRecord:

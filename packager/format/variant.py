@@ -11,6 +11,12 @@ from packager.format.golden import Golden, parse_golden
 from packager.format.memory import MemoryNeed
 from packager.format.quality import Quality
 from packager.format.relpath import check_relpath
+from packager.format.template import ChatTemplate
+
+_KEYS = (
+    "name", "format", "type", "directory", "model", "golden", "quality", "base", "memory",
+    "template",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -20,7 +26,8 @@ class Variant:
     ``model`` is the file the engine opens and ``golden`` how it must answer; both are absent
     where no engine in the bundle runs the format. ``quality`` is what quantizing cost, where it
     was measured, ``memory`` what the engine takes for it, where that is known. An adapter has a
-    ``base``: the engine opens ``model`` on top of that one's.
+    ``base``: the engine opens ``model`` on top of that one's. ``template`` is the chat template
+    and what it made of the smoke prompts, where the model has one.
     """
 
     name: str
@@ -32,6 +39,7 @@ class Variant:
     quality: Quality | None = None
     base: AdapterBase | None = None
     memory: MemoryNeed | None = None
+    template: ChatTemplate | None = None
 
     def encode(self) -> dict[str, Json]:
         """The document that :meth:`parse` reads."""
@@ -45,14 +53,13 @@ class Variant:
             "quality": self.quality.encode() if self.quality else None,
             "base": self.base.encode() if self.base else None,
             "memory": self.memory.encode() if self.memory else None,
+            **({"template": self.template.encode()} if self.template else {}),
         }
 
     @classmethod
     def parse(cls, fields: Fields) -> Variant:
         """Read one; raises what ``fields`` raises."""
-        fields.only(
-            "name", "format", "type", "directory", "model", "golden", "quality", "base", "memory"
-        )
+        fields.only(*_KEYS)
         return cls(
             name=fields.bare_name("name"),
             format=fields.line("format"),
@@ -63,6 +70,9 @@ class Variant:
             quality=Quality.parse(fields.mapping("quality")) if fields.has("quality") else None,
             base=AdapterBase.parse(fields.mapping("base")) if fields.has("base") else None,
             memory=MemoryNeed.parse(fields.mapping("memory")) if fields.has("memory") else None,
+            template=(
+                ChatTemplate.parse(fields.mapping("template")) if fields.has("template") else None
+            ),
         )
 
 

@@ -7,11 +7,11 @@ import platform
 import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from packager.format.sizes import format_size
 from packager.runtime.cpu import cpu_kind
-from packager.runtime.llama import ENGINE
+from packager.runtime.environment import ENGINE
+from packager.runtime.host_memory import find_gpus, read_host_memory
 from packager.store.filesystem import nearest_existing, read_filesystem
 from packager.store.home import Home
 
@@ -19,12 +19,14 @@ from packager.store.home import Home
 CPU_FLAGS = ("avx2", "f16c", "fma", "bmi2")
 LEAST_GLIBC = (2, 17)
 LEAST_PYTHON = (3, 10)
-_MEMINFO = Path("/proc/meminfo")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at. ``needed`` is empty where it only informs; ``hint`` is what to do."""
+    """One thing looked at. ``needed`` is empty where it only informs; ``hint`` is what to do.
+
+    With a hint, what is ``ok`` is still something to look at.
+    """
 
     what: str
     found: str
@@ -36,13 +38,21 @@ class Finding:
 def examine_host(home: Home) -> tuple[Finding, ...]:
     """Look at this host; raises ``HostError`` where the system refuses to say."""
     return (
+        *examine_engine(),
+        judge_python(sys.version_info[:2]),
+        _memory(),
+        *_gpus(),
+        _disk(home),
+    )
+
+
+def examine_engine() -> tuple[Finding, ...]:
+    """Whether the engine is here, and can run on this system, CPU and C library."""
+    return (
         _system(platform.system(), platform.machine()),
         judge_cpu(cpu_kind()),
         judge_libc(*platform.libc_ver()),
-        judge_python(sys.version_info[:2]),
         _engine(),
-        _memory(),
-        _disk(home),
     )
 
 
@@ -86,13 +96,15 @@ def _engine() -> Finding:
 
 
 def _memory() -> Finding:
-    try:
-        lines = _MEMINFO.read_text("ascii").splitlines()
-    except OSError:
+    memory = read_host_memory()
+    if memory is None:
         return Finding("memory", "not known")
-    sizes = {key: int(rest.split()[0]) << 10 for key, _, rest in (x.partition(":") for x in lines)}
-    total, free = (format_size(sizes.get(key, 0)) for key in ("MemTotal", "MemAvailable"))
-    return Finding("memory", f"{free} of {total} free")
+    return Finding("memory", f"{format_size(memory.available)} of {format_size(memory.total)} free")
+
+
+def _gpus() -> tuple[Finding, ...]:
+    """The GPUs, for those who carry variants for them: the engine here runs on the CPU."""
+    return tuple(Finding("GPU", f"{gpu.name}, {format_size(gpu.memory)}") for gpu in find_gpus())
 
 
 def _disk(home: Home) -> Finding:

@@ -11,62 +11,42 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
-from packager import __version__
 from packager.errors import AirpackError, IntegrityError, SmokeTestError, UsageError
-from packager.format.bundle import INDEX_NAME, Bundle
-from packager.format.canonical import Json
-from packager.format.receipt import RECEIPT_NAME, Receipt, SmokeRecord, encode_receipt
+from packager.format.bundle import Bundle
 from packager.format.sizes import format_size
-from packager.format.sums import SUMS_NAME, signature_name
-from packager.format.timestamps import format_timestamp
 from packager.format.variant import Variant
 from packager.isolated.adapters import engine_files, with_bases
+from packager.isolated.content import check_variants
+from packager.isolated.evidence import write_evidence
 from packager.isolated.held import check_held
+from packager.isolated.host_key import find_host_key
 from packager.isolated.media import Media
+from packager.isolated.model_signing import place_model_signatures
 from packager.isolated.patch import open_patch
+from packager.isolated.preflight import find_misfits, refuse_misfits
+from packager.isolated.receipts import make_receipt, record_install, record_refusal, write_receipt
+from packager.isolated.request import Decided, Installation, InstallRequest
 from packager.isolated.stage import stage_files
-from packager.isolated.trust_store import read_sequences, write_sequences
+from packager.isolated.trust_store import (
+    read_newest,
+    read_sequences,
+    reckoned_now,
+    write_newest,
+    write_sequences,
+)
 from packager.isolated.verify import authenticate, find_strangers
 from packager.progress import Progress
+from packager.runtime.engine import network_use
 from packager.runtime.smoke import SmokeResult, smoke_test
-from packager.store.atomic import make_directory, write_file
+from packager.store.atomic import make_directory
 from packager.store.blobs import link_blob
 from packager.store.generations import next_number, publish, staging, sweep_leftovers
 from packager.store.home import Home
-from packager.store.journal import append_event
 from packager.store.partials import partial_room, remove_partials, taking_back
-from packager.trust.keyring import Keyring
+from packager.trust.clock import newer
 from packager.trust.verify import VerifiedBundle
-
-_MAX_MESSAGE = 2000  # characters of an error that the log keeps
-
-
-@dataclass(frozen=True)
-class InstallRequest:
-    """What a person asked for, and the moment they asked. ``patches`` are their directories."""
-
-    media: Media
-    home: Home
-    keyring: Keyring
-    variant: str | None
-    smoke: bool
-    allow_downgrade: bool
-    operator: str
-    now: datetime
-    patches: tuple[Path, ...] = ()
-
-
-@dataclass(frozen=True)
-class Installation:
-    """What came of it."""
-
-    receipt: Receipt
-    path: Path
-    smoke: tuple[SmokeResult, ...]
 
 
 def install(request: InstallRequest, progress: Progress) -> Installation:
@@ -78,18 +58,24 @@ def install(request: InstallRequest, progress: Progress) -> Installation:
     try:
         return _install(request, progress)
     except AirpackError as error:
-        _record_refusal(request, error)
+        record_refusal(request, error)
         raise
 
 
 def _install(request: InstallRequest, progress: Progress) -> Installation:
-    verified = authenticate(request.media, request.keyring, now=request.now)
+    now = reckoned_now(request.home, request.now)
+    verified = authenticate(request.media, request.keyring, now=now)
     _refuse_strangers(verified, request.media)
-    patches = [
-        open_patch(place, verified, request.keyring, now=request.now) for place in request.patches
-    ]
-    variants = _choose_variants(verified.bundle, request.variant)
+    patches = [open_patch(place, verified, request.keyring, now=now) for place in request.patches]
+    variants = choose_variants(verified.bundle, request.variant)
     home, bundle = request.home, verified.bundle
+    decided = Decided(
+        verified, variants, find_misfits(bundle, variants, home, now=now), find_host_key(home)
+    )
+    if not request.force:
+        refuse_misfits(decided.misfits)
+    for misfit in decided.misfits:
+        progress.note(f"installing in spite of it: {misfit.what}: {misfit.found}")
     with home.changing():
         sweep_leftovers(home)
         if not request.allow_downgrade:
@@ -102,7 +88,8 @@ def _install(request: InstallRequest, progress: Progress) -> Installation:
             taking_back(home, bundle.name, digests),
         ):
             stage_files(verified, files, request.media, home, progress, patches)
-            return _activate(request, verified, variants, progress)
+            check_variants(bundle, variants, home)
+            return _activate(request, decided, progress)
 
 
 @contextmanager
@@ -123,38 +110,37 @@ def _saying_what_stays(home: Home, name: str, progress: Progress) -> Iterator[No
         raise
 
 
-def _activate(
-    request: InstallRequest,
-    verified: VerifiedBundle,
-    variants: tuple[Variant, ...],
-    progress: Progress,
-) -> Installation:
+def _activate(request: InstallRequest, decided: Decided, progress: Progress) -> Installation:
     """Prepare the generation out of sight, test it there, and make it current."""
-    home, name = request.home, verified.bundle.name
+    home, verified, variants = request.home, decided.verified, decided.variants
+    bundle, name = verified.bundle, verified.bundle.name
     number = next_number(home, name)
     with staging(home, name) as staged:
-        _link_variants(verified.bundle, variants, home, staged)
-        bundle = verified.bundle
+        _link_variants(bundle, variants, home, staged)
+        place_model_signatures(verified, variants, request.media, staged, progress)
         results = _test_variants(bundle, variants, staged, progress) if request.smoke else ()
-        receipt = _receipt(request, verified, variants, results, number)
-        _write_evidence(verified, receipt, staged)
+        receipt = make_receipt(request, decided, results, number)
+        write_evidence(verified, staged)
+        write_receipt(receipt, staged, decided.host_key)
         remove_partials(home, name)
         # Last of all, so that a generation which is there was marked and logged.
         with _raising_mark(home, verified):
-            _record(request, receipt)
+            record_install(request, decided, receipt)
             path = publish(home, name, number, staged)
     return Installation(receipt, path, results)
 
 
 @contextmanager
 def _raising_mark(home: Home, verified: VerifiedBundle) -> Iterator[None]:
-    """Raise the mark of the bundle's sequence, and lower it again if the block fails."""
-    before = read_sequences(home)
+    """Raise the marks of the bundle's sequence and time, and lower them if the block fails."""
+    before, newest = read_sequences(home), read_newest(home)
     write_sequences(home, before.raised(verified))
     try:
+        write_newest(home, newer(newest, verified))
         yield
     except BaseException:
         with suppress(AirpackError):  # too high a mark is safe; the first error is what counts
+            write_newest(home, newest)
             write_sequences(home, before)
         raise
 
@@ -168,7 +154,8 @@ def _refuse_strangers(verified: VerifiedBundle, media: Media) -> None:
         )
 
 
-def _choose_variants(bundle: Bundle, name: str | None) -> tuple[Variant, ...]:
+def choose_variants(bundle: Bundle, name: str | None) -> tuple[Variant, ...]:
+    """Every variant, or the one called ``name`` and what it needs; raises ``UsageError``."""
     if name is None:
         return bundle.variants
     chosen = tuple(variant for variant in bundle.variants if variant.name == name)
@@ -203,6 +190,8 @@ def _test_variants(
             adapter=files.adapter,
             progress=progress,
         )
+        if result.egress.attempts:
+            raise network_use(result.egress.attempts)
         if not result.ok:
             raise SmokeTestError(
                 f"{variant.name}: does not answer as it did at the build",
@@ -210,81 +199,3 @@ def _test_variants(
             )
         results.append(result)
     return tuple(results)
-
-
-def _receipt(
-    request: InstallRequest,
-    verified: VerifiedBundle,
-    variants: tuple[Variant, ...],
-    results: tuple[SmokeResult, ...],
-    number: int,
-) -> Receipt:
-    bundle = verified.bundle
-    return Receipt(
-        name=bundle.name,
-        version=bundle.version,
-        sequence=bundle.sequence,
-        generation=number,
-        bundle=verified.digest,
-        signers=tuple(signer.key_id for signer in verified.signers),
-        variants=tuple(variant.name for variant in variants),
-        installed=format_timestamp(request.now),
-        operator=request.operator,
-        media=request.media.labels,
-        airpack=__version__,
-        smoke=tuple(_smoke_record(result) for result in results),
-    )
-
-
-def _smoke_record(result: SmokeResult) -> SmokeRecord:
-    return SmokeRecord(
-        variant=result.variant,
-        ok=result.ok,
-        tokens_match=result.tokens_match,
-        namespace=result.egress.namespace,
-        millitokens_per_second=round(result.tokens_per_second * 1000),
-    )
-
-
-def _write_evidence(verified: VerifiedBundle, receipt: Receipt, staged: Path) -> None:
-    evidence = verified.evidence
-    write_file(staged / INDEX_NAME, evidence.index)
-    write_file(staged / SUMS_NAME, evidence.sums)
-    for signer in verified.signers:
-        signature = evidence.signatures[signer.key_id]
-        write_file(staged / signature_name(signer.key_id), signature)
-    write_file(staged / RECEIPT_NAME, encode_receipt(receipt))
-
-
-def _record(request: InstallRequest, receipt: Receipt) -> None:
-    append_event(
-        request.home.log,
-        "install",
-        {
-            "name": receipt.name,
-            "version": receipt.version,
-            "sequence": receipt.sequence,
-            "generation": receipt.generation,
-            "bundle": receipt.bundle.hex,
-            "signers": list(receipt.signers),
-            "variants": list(receipt.variants),
-            "operator": receipt.operator,
-            "media": list(receipt.media),
-            "smoke": "passed" if receipt.smoke else "not run",
-            "downgrade_allowed": request.allow_downgrade,
-        },
-        now=request.now,
-    )
-
-
-def _record_refusal(request: InstallRequest, error: AirpackError) -> None:
-    """Put the refusal into the log, if that can be: the error itself is what counts."""
-    message = error.message.encode("utf-8", "backslashreplace").decode("utf-8")
-    details: dict[str, Json] = {
-        "error": message[:_MAX_MESSAGE],
-        "exit_code": error.exit_code,
-        "operator": request.operator,
-        "media": list(request.media.labels),
-    }
-    with suppress(AirpackError), request.home.changing():
-        append_event(request.home.log, "refuse", details, now=request.now)

@@ -6,24 +6,30 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from packager.errors import UsageError
+from packager.errors import IntegrityError, UsageError
 from packager.format.canonical import Json
+from packager.format.receipt import RECEIPT_NAME
 from packager.format.variant import Variant
 from packager.isolated.adapters import engine_files
 from packager.progress import Progress
 from packager.runtime.smoke import SmokeResult, smoke_test
 from packager.store.blobs import collect_garbage
+from packager.store.digests import file_digest
 from packager.store.generations import (
     Generation,
+    check_number,
+    current_number,
     find_generation,
-    generations,
+    installed_names,
     make_current,
+    numbers_of,
+    read_generation,
     remove_generation,
     remove_model,
     sweep_leftovers,
 )
 from packager.store.home import Home
-from packager.store.journal import append_event
+from packager.store.journal import Event, append_event, verify_log
 from packager.store.partials import remove_partials
 
 
@@ -82,42 +88,38 @@ def roll_back(home: Home, name: str, to: int | None, *, now: datetime, operator:
 
 
 def _previous(home: Home, name: str) -> Generation:
-    found = generations(home, name)
-    current = next((g.number for g in found if g.current), found[-1].number + 1)
-    earlier = [g for g in found if g.number < current]
+    numbers = numbers_of(home, name)
+    current = current_number(home, name) or numbers[-1] + 1
+    earlier = [number for number in numbers if number < current]
     if not earlier:
         raise UsageError(
             f"{name}: there is no generation before {current}",
             hint="airpack list; then airpack rollback NAME --to GENERATION",
         )
-    return earlier[-1]
+    return find_generation(home, name, earlier[-1])
 
 
 def uninstall(
     home: Home, name: str, number: int | None, *, now: datetime, operator: str
 ) -> tuple[int, ...]:
-    """Take away one generation of ``name``, or all; returns their numbers.
+    """Take away one generation of ``name``, or all, damaged or not; returns their numbers.
 
     Raises ``UsageError`` for the current one of several: roll back first. The store keeps the
     bytes until :func:`free_space`; with the model goes what an interrupted install has of it.
     """
     with home.changing():
-        found = generations(home, name)
-        if number is None or len(found) == 1:
-            removed = tuple(g.number for g in found if number in (None, g.number))
-            if not removed:
-                find_generation(home, name, number)
+        numbers = check_number(home, name, number)
+        removed = numbers if number is None else (number,)
+        if removed == numbers:
             remove_model(home, name)
             remove_partials(home, name)
         else:
-            generation = find_generation(home, name, number)
-            if generation.current:
+            if number == current_number(home, name):
                 raise UsageError(
                     f"{name}: generation {number} is the current one",
                     hint=f"airpack rollback {name}, then this again",
                 )
-            remove_generation(generation)
-            removed = (number,)
+            remove_generation(home, name, removed[0])
         details: dict[str, Json] = {
             "name": name,
             "generations": list(removed),
@@ -134,3 +136,29 @@ def free_space(home: Home, *, now: datetime, operator: str) -> int:
         freed = collect_garbage(home) + remove_partials(home)
         append_event(home.log, "gc", {"freed": freed, "operator": operator}, now=now)
         return freed
+
+
+def verify_history(home: Home) -> tuple[Event, ...]:
+    """Every event of the log, which is whole, by its own chain and by what receipts saw of it.
+
+    Raises ``IntegrityError`` where it was edited, reordered or cut, or a receipt was changed.
+    """
+    seen, receipts = {}, {}
+    for name in installed_names(home):
+        for number in numbers_of(home, name):
+            generation = read_generation(home, name, number)
+            seen[f"the receipt of {name} generation {number}"] = generation.receipt.log
+            receipts[name, number] = file_digest(generation.path / RECEIPT_NAME).hex
+    events = verify_log(home.log, seen)
+    # Of a number that was given again, the last install counts.
+    logged = {
+        (event.details.get("name"), event.details.get("generation")): event.details.get("receipt")
+        for event in events
+        if event.what == "install"
+    }
+    for (name, number), digest in receipts.items():
+        if logged.get((name, number)) != digest:
+            raise IntegrityError(
+                f"the receipt of {name} generation {number} is not the one that was logged"
+            )
+    return events

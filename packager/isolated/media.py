@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import shlex
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from packager.errors import (
     AirpackError,
@@ -31,10 +32,11 @@ from packager.format.sums import (
     signature_name,
     spare_name,
 )
+from packager.progress import Task
 from packager.store.atomic import naming_refusals, read_capped
 from packager.trust.keyring import Keyring
 from packager.trust.keys import MAX_KEY_FILE_SIZE, MAX_SIGNATURE_SIZE, PublicKey, parse_public_key
-from packager.trust.verify import Evidence, choose_signatures
+from packager.trust.verify import Evidence, VerifiedBundle, choose_signatures
 
 MAX_NAMES = 4096  # on one medium: volumes, wheels, signatures and the rest
 MAX_SIGNATURES = 64
@@ -62,17 +64,38 @@ INDEX = DocumentKind(INDEX_NAME, MAX_INDEX_SIZE)
 PATCH = DocumentKind(PATCH_NAME, MAX_PATCH_SIZE)
 
 
+class RemoteVolumes(Protocol):
+    """Volumes that no directory holds: who gives their chunks, and from where."""
+
+    @property
+    def url(self) -> str:
+        """Where they are."""
+
+    def read_chunks(
+        self,
+        verified: VerifiedBundle,
+        chunks: Sequence[int],
+        *,
+        good: Callable[[int, memoryview], None],
+        bad: Callable[[int], None],
+        task: Task,
+    ) -> None:
+        """As :func:`packager.isolated.chunks.read_chunks` does, in order, one at a time."""
+
+
 @dataclass(frozen=True)
 class Media:
-    """The directories that together hold one bundle."""
+    """The directories that together hold one bundle; or its small files, the rest ``remote``."""
 
     directories: tuple[Path, ...]
+    remote: RemoteVolumes | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The directories as absolute paths, fit for a document whatever bytes they hold."""
-        paths = (str(directory.absolute()) for directory in self.directories)
-        return tuple(path.encode("utf-8", "backslashreplace").decode("utf-8") for path in paths)
+        """The directories, as :func:`label_of` has them, or the address."""
+        if self.remote is not None:
+            return (self.remote.url,)
+        return tuple(map(label_of, self.directories))
 
     def __str__(self) -> str:
         return ", ".join(str(directory) for directory in self.directories)
@@ -98,6 +121,11 @@ class Media:
         for directory in self.directories:
             for name in _list_names(directory):
                 yield directory, name
+
+
+def label_of(directory: Path) -> str:
+    """An absolute path, fit for a document whatever bytes it holds."""
+    return str(directory.absolute()).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def open_media(paths: Iterable[Path]) -> Media:

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from packager.format.digest import Digest
-from packager.store.atomic import naming_refusals
+from packager.store.atomic import TEMPORARY_PREFIX, fsync_directory, naming_refusals
 from packager.store.home import Home
 
 
@@ -25,6 +25,17 @@ def link_blob(home: Home, digest: Digest, path: Path) -> None:
     """Give the blob a second name, at ``path``, without a second copy of its bytes."""
     with naming_refusals(path):
         os.link(home.blob(digest), path)
+
+
+def relink_blob(home: Home, digest: Digest, path: Path) -> None:
+    """Make ``path`` a name of the blob, at once, whatever it was before."""
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{digest.hex}")
+    with naming_refusals(path):
+        temporary.unlink(missing_ok=True)
+        os.link(home.blob(digest), temporary)
+        temporary.rename(path)
+        temporary.unlink(missing_ok=True)  # rename(2) does nothing where both are one file
+        fsync_directory(path.parent)
 
 
 def collect_garbage(home: Home) -> int:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from packager.errors import HostError, UsageError
+from packager.errors import HostError, IntegrityError, MalformedError, UsageError
 from packager.format.bundle import INDEX_NAME, MAX_INDEX_SIZE, Bundle, parse_bundle
 from packager.format.receipt import MAX_RECEIPT_SIZE, RECEIPT_NAME, Receipt, parse_receipt
 from packager.format.relpath import is_bare_name
@@ -78,7 +78,7 @@ def publish(home: Home, name: str, number: int, staged: Path) -> Path:
     Raises ``NoSpaceError`` or ``HostError``; then the generation is gone, and another is current.
     """
     final = home.models / name / str(number)
-    before = _current_number(home, name)
+    before = current_number(home, name)
     with naming_refusals(final):
         for directory, _, _ in os.walk(staged):
             fsync_directory(Path(directory))
@@ -108,12 +108,13 @@ def make_current(home: Home, name: str, number: int) -> None:
     point_symlink(home.models / name / _CURRENT, str(number))
 
 
-def remove_generation(generation: Generation) -> None:
+def remove_generation(home: Home, name: str, number: int) -> None:
     """Take a generation away: out of sight by one rename, then its files."""
-    hidden = generation.path.with_name(f"{_REMOVED}{generation.number}")
-    with naming_refusals(generation.path):
-        generation.path.rename(hidden)
-        fsync_directory(hidden.parent)
+    directory = home.models / name
+    hidden = directory / f"{_REMOVED}{number}"
+    with naming_refusals(directory):
+        (directory / str(number)).rename(hidden)
+        fsync_directory(directory)
     _remove_tree(hidden)
 
 
@@ -146,28 +147,72 @@ def installed_names(home: Home) -> tuple[str, ...]:
 
 
 def generations(home: Home, name: str) -> tuple[Generation, ...]:
-    """Every generation of ``name``, oldest first; raises ``UsageError`` if there is none."""
+    """Every generation of ``name``, oldest first.
+
+    Raises ``UsageError`` if there is none, ``IntegrityError`` where one's evidence is damaged.
+    """
+    return tuple(read_generation(home, name, number) for number in numbers_of(home, name))
+
+
+def numbers_of(home: Home, name: str) -> tuple[int, ...]:
+    """The numbers of every generation of ``name``, ascending; ``UsageError`` if there is none."""
     numbers = _numbers(home, name) if is_bare_name(name) else []
     if not numbers:
         names = ", ".join(installed_names(home)) or "nothing"
         raise UsageError(f"{name!r} is not installed; installed: {names}", hint="airpack list")
-    current = _current_number(home, name)
-    return tuple(_read(home, name, number, current == number) for number in numbers)
+    return tuple(numbers)
+
+
+def current_number(home: Home, name: str) -> int | None:
+    """The number of the current generation of ``name``, if one is."""
+    link = home.models / name / _CURRENT
+    target = link.readlink().name if link.is_symlink() else ""
+    return int(target) if target.isdecimal() else None
 
 
 def find_generation(home: Home, name: str, number: int | None = None) -> Generation:
-    """Generation ``number`` of ``name``, or the current one."""
-    found = generations(home, name)
-    if number is None:
-        match = next((g for g in found if g.current), None)
-        if match is None:
-            raise HostError(f"{name}: no generation is current", hint=f"airpack rollback {name}")
-        return match
-    for generation in found:
-        if generation.number == number:
-            return generation
-    numbers = ", ".join(str(g.number) for g in found)
-    raise UsageError(f"{name} has no generation {number}; it has {numbers}", hint="airpack list")
+    """Generation ``number`` of ``name``, or the current one; no other is looked at.
+
+    Raises ``UsageError`` or ``HostError`` where it is not there, ``IntegrityError`` where its
+    evidence is damaged.
+    """
+    numbers = check_number(home, name, number)
+    wanted = current_number(home, name) if number is None else number
+    if wanted not in numbers:
+        raise HostError(f"{name}: no generation is current", hint=f"airpack rollback {name}")
+    return read_generation(home, name, wanted)
+
+
+def check_number(home: Home, name: str, number: int | None) -> tuple[int, ...]:
+    """The numbers of ``name``, of which ``number`` is one, or ``None``; else ``UsageError``."""
+    numbers = numbers_of(home, name)
+    if number not in (None, *numbers):
+        known = ", ".join(str(n) for n in numbers)
+        raise UsageError(f"{name} has no generation {number}; it has {known}", hint="airpack list")
+    return numbers
+
+
+def generation_directory(home: Home, name: str, number: int) -> Path:
+    """Where generation ``number`` of ``name`` lies."""
+    return home.models / name / str(number)
+
+
+def read_generation(home: Home, name: str, number: int) -> Generation:
+    """Read what generation ``number``, which is there, says of itself.
+
+    Raises ``IntegrityError`` where that is damaged.
+    """
+    path = generation_directory(home, name, number)
+    try:
+        bundle = parse_bundle(read_capped(path / INDEX_NAME, MAX_INDEX_SIZE))
+        receipt = parse_receipt(read_capped(path / RECEIPT_NAME, MAX_RECEIPT_SIZE))
+    except (MalformedError, HostError) as error:
+        raise IntegrityError(
+            f"{path}: its evidence is damaged: {error.message}",
+            hint=f"airpack scrub {name} --repair BUNDLE; or airpack uninstall {name} "
+            f"--generation {number}",
+        ) from None
+    return Generation(name, number, path, current_number(home, name) == number, bundle, receipt)
 
 
 def _numbers(home: Home, name: str) -> list[int]:
@@ -175,19 +220,6 @@ def _numbers(home: Home, name: str) -> list[int]:
     if not directory.is_dir():
         return []
     return sorted(int(path.name) for path in directory.iterdir() if path.name.isdecimal())
-
-
-def _current_number(home: Home, name: str) -> int | None:
-    link = home.models / name / _CURRENT
-    target = link.readlink().name if link.is_symlink() else ""
-    return int(target) if target.isdecimal() else None
-
-
-def _read(home: Home, name: str, number: int, current: bool) -> Generation:
-    path = home.models / name / str(number)
-    bundle = parse_bundle(read_capped(path / INDEX_NAME, MAX_INDEX_SIZE))
-    receipt = parse_receipt(read_capped(path / RECEIPT_NAME, MAX_RECEIPT_SIZE))
-    return Generation(name, number, path, current, bundle, receipt)
 
 
 def _remove_tree(path: Path) -> None:

@@ -7,6 +7,8 @@ partial/<name>/<digest> what an interrupted install has of a file of the model
 models/<name>/<n>/      generation n: hard links into the store, and its evidence
 models/<name>/current   a symbolic link to one generation
 log.jsonl               the hash-chained record
+log.jsonl.head          how many lines that has, and the digest of the last
+host.key                what signs this host's receipts, if somebody put it there
 lock                    held by whoever changes any of it
 """
 

@@ -1,27 +1,38 @@
 """The record of what happened on this host: one line an event, each bound to the line before.
 
 A line is canonical JSON and a line feed. Its field ``previous`` is the digest of the whole line
-before it (of nothing, for the first), so that an edited, cut or reordered line shows.
+before it (of nothing, for the first), so that an edited, cut or reordered line shows. How many
+lines there were, and the digest of the last, stands in a file beside the log, so that a cut end
+shows too. That file follows the log: a crash between the two leaves it a line behind.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from packager.errors import IntegrityError, MalformedError
+from packager.errors import AirpackError, IntegrityError, MalformedError
 from packager.format import canonical
 from packager.format.canonical import Json
 from packager.format.digest import Digest
 from packager.format.fields import Fields
+from packager.format.receipt import LogHead
 from packager.format.timestamps import format_timestamp
-from packager.store.atomic import fsync_directory, naming_refusals, write_all
+from packager.store.atomic import (
+    fsync_directory,
+    naming_refusals,
+    read_capped,
+    write_all,
+    write_file,
+)
 
 MAX_LINE_SIZE = 1 << 16
 _NOTHING = Digest.of(b"")
+_MAX_HEAD_SIZE = 1 << 10
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,41 @@ def append_event(log: Path, what: str, details: Mapping[str, Json], *, now: date
         finally:
             os.close(descriptor)
         fsync_directory(log.parent)
+    # The line counts. A head that stays behind it, on a full disk, hides no cut but of this line.
+    with suppress(AirpackError):
+        write_file(_head_path(log), _encode_head(log_head(log)))
+
+
+def log_head(log: Path) -> LogHead:
+    """How many events the log has, and the digest of the last one's line."""
+    events, last = 0, b""
+    with naming_refusals(log):
+        if log.exists():
+            with log.open("rb") as stream:
+                for line in stream:
+                    if line.endswith(b"\n"):  # else it was cut short by a crash, and will go
+                        events, last = events + 1, line
+    return LogHead(events, Digest.of(last))
+
+
+def _head_path(log: Path) -> Path:
+    return log.with_name(f"{log.name}.head")
+
+
+def _encode_head(head: LogHead) -> bytes:
+    return canonical.encode({"events": head.events, "digest": head.digest.hex})
+
+
+def _check_holds(log: Path, digests: Sequence[Digest], head: LogHead, what: str) -> None:
+    """Raise ``IntegrityError`` unless the log, of lines with ``digests``, goes on from ``head``."""
+    if head.events == 0:
+        return
+    if len(digests) < head.events:
+        raise IntegrityError(
+            f"{log}: cut: {len(digests)} events, and {what} has seen {head.events}"
+        )
+    if digests[head.events - 1] != head.digest:
+        raise IntegrityError(f"{log}: line {head.events} is not the one that {what} has seen")
 
 
 def _encode_line(what: str, details: Mapping[str, Json], last: bytes, now: datetime) -> bytes:
@@ -72,17 +118,48 @@ def _encode_line(what: str, details: Mapping[str, Json], last: bytes, now: datet
 
 def read_events(log: Path) -> tuple[Event, ...]:
     """Every event, oldest first; raises ``IntegrityError`` at the first line that does not fit."""
+    return tuple(event for event, _ in _read_lines(log))
+
+
+def verify_log(log: Path, seen: Mapping[str, LogHead]) -> tuple[Event, ...]:
+    """Every event of a log that is whole: each line bound to the one before, and no end cut off.
+
+    ``seen`` are the heads that others saw of the log, by what saw them: receipts. Raises
+    ``IntegrityError`` that says what is wrong with it.
+    """
+    lines = _read_lines(log)
+    digests = [digest for _, digest in lines]
+    path = _head_path(log)
+    heads = dict(seen)
+    if path.exists():
+        heads[path.name] = _parse_head(read_capped(path, _MAX_HEAD_SIZE), str(path))
+    elif lines:
+        raise IntegrityError(f"{path}: missing, and so nobody knows whether the log was cut")
+    for what, head in heads.items():
+        _check_holds(log, digests, head, what)
+    return tuple(event for event, _ in lines)
+
+
+def _parse_head(data: bytes, what: str) -> LogHead:
+    fields = Fields.of(canonical.decode(data, what=what, max_size=_MAX_HEAD_SIZE), what)
+    fields.only("events", "digest")
+    return LogHead(fields.integer("events"), fields.digest("digest"))
+
+
+def _read_lines(log: Path) -> list[tuple[Event, Digest]]:
+    """Every event with the digest of its line."""
     if not log.exists():
-        return ()
-    events = []
+        return []
+    lines = []
     previous = _NOTHING
     with naming_refusals(log), log.open("rb") as stream:
         number = 0
         while line := stream.readline(MAX_LINE_SIZE + 1):
             number += 1
-            events.append(_parse_line(line, previous, f"{log}: line {number}"))
+            event = _parse_line(line, previous, f"{log}: line {number}")
             previous = Digest.of(line)
-    return tuple(events)
+            lines.append((event, previous))
+    return lines
 
 
 def _parse_line(line: bytes, previous: Digest, what: str) -> Event:

@@ -17,6 +17,7 @@ import pytest
 from support.bundles import CHUNK_SIZE, make_bundle, make_key
 from support.disks import on_fat
 from support.hosts import in_small_disk
+from support.tiny_source import weights
 
 from packager.connected.layout import Member, plan_payload
 from packager.format.bundle import encode_bundle, parse_bundle
@@ -28,7 +29,7 @@ from packager.format.tar import BLOCK_SIZE, END_SIZE
 from .conftest import AIRPACK, Host
 from .test_use import Terminal
 
-MODEL = random.Random(5).randbytes(24 * CHUNK_SIZE - 8192)
+MODEL = weights(random.Random(5).randbytes(24 * CHUNK_SIZE - 8192))
 QUESTION = "Enter once the next medium"
 PAYLOAD = [f"payload.{number:05d}" for number in (1, 2, 3, 4, 5, 6)]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.bundles import CHUNK_SIZE, flip_bit, make_bundle, make_key
+from support.tiny_source import weights
 
 from packager.connected.keys import SigningKey
 from packager.connected.ticket import build_patch
@@ -17,7 +18,7 @@ from packager.progress import Silent
 
 from .conftest import Host
 
-FILES = {"model.safetensors": bytes(range(256)) * 1024, "wheel": b"a wheel"}
+FILES = {"model.safetensors": weights(bytes(range(256)) * 1024), "wheel": b"a wheel"}
 
 
 @pytest.fixture

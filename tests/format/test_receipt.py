@@ -13,6 +13,8 @@ from packager.errors import MalformedError
 from packager.format import canonical
 from packager.format.digest import Digest
 from packager.format.receipt import (
+    LogHead,
+    MediumRecord,
     Receipt,
     SmokeRecord,
     encode_receipt,
@@ -22,6 +24,7 @@ from packager.format.receipt import (
 
 TEXT = st.text(min_size=1, max_size=12)
 COUNT = st.integers(1, canonical.MAX_INTEGER)
+MEDIA = st.builds(MediumRecord, TEXT, st.none() | TEXT, serial=st.none() | TEXT)
 RECEIPTS = st.builds(
     Receipt,
     name=TEXT,
@@ -33,18 +36,21 @@ RECEIPTS = st.builds(
     variants=st.lists(TEXT, max_size=2).map(tuple),
     installed=TEXT,
     operator=TEXT,
-    media=st.lists(TEXT, max_size=2).map(tuple),
+    media=st.lists(MEDIA, max_size=2).map(tuple),
     airpack=TEXT,
     smoke=st.lists(
         st.builds(SmokeRecord, TEXT, st.booleans(), st.booleans(), st.booleans(), COUNT), max_size=2
     ).map(tuple),
+    log=st.builds(LogHead, COUNT, st.binary().map(Digest.of)),
+    host_key=st.none() | TEXT,
 )
 RECEIPT = Receipt(
     name="tiny", version="1.0.0", sequence=3, generation=1, bundle=Digest.of(b""),
     signers=("0123456789abcdef",), variants=("q4_k_m",), installed="2026-12-01T00:00:00Z",
-    operator="root", media=("/mnt/stick",), airpack="0.1.0",
+    operator="root", media=(MediumRecord("/mnt/stick", serial="4C53"),), airpack="0.1.0",
     smoke=(SmokeRecord("q4_k_m", ok=True, tokens_match=True, namespace=True,
                        millitokens_per_second=12_345),),
+    log=LogHead(0, Digest.of(b"")),
 )  # fmt: skip
 
 
@@ -55,7 +61,13 @@ def test_a_receipt_is_read_as_it_was_written(receipt: Receipt) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"operator": ""}, {"sequence": 0}, {"generation": 0}, {"media": ("",)}, {"name": "\udcff"}],
+    [
+        {"operator": ""},
+        {"sequence": 0},
+        {"generation": 0},
+        {"media": (MediumRecord(""),)},
+        {"name": "\udcff"},
+    ],
 )
 def test_a_receipt_that_could_not_be_read_is_not_written(change: dict[str, Any]) -> None:
     with pytest.raises(MalformedError):
@@ -71,7 +83,8 @@ def test_a_receipt_that_could_not_be_read_is_not_written(change: dict[str, Any])
         ({"sequence": True}, "sequence: expected an integer, got true/false"),
         ({"smoke": [1]}, "smoke[0]: expected a mapping"),
         ({"smoke": [{"variant": "q", "rate": 1}]}, "smoke[0].rate: unknown field"),
-        ({"media": [None]}, "media[0]: expected text"),
+        ({"media": [None]}, "media[0]: expected a mapping"),
+        ({"log": {"events": -1, "digest": "0" * 64}}, "log.events: -1 is not between"),
     ],
 )
 def test_a_receipt_with_a_fault_is_refused_with_its_place(

@@ -71,7 +71,7 @@ def test_a_generation_knows_its_bundle_its_receipt_and_its_size(host: Host) -> N
 
 
 def test_a_number_is_not_given_twice_while_a_later_one_is_there(host: Host) -> None:
-    remove_generation(find_generation(host.home, "tiny", 1))
+    remove_generation(host.home, "tiny", 1)
     assert next_number(host.home, "tiny") == 3
     assert names(host.home) == ["2", "current"]
 

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from support.hosts import in_small_disk
 
 from packager.errors import IntegrityError, MalformedError
-from packager.store.journal import MAX_LINE_SIZE, append_event, read_events
+from packager.format.receipt import LogHead
+from packager.store.journal import (
+    MAX_LINE_SIZE,
+    append_event,
+    log_head,
+    read_events,
+    verify_log,
+)
 
 NOW = datetime(2026, 11, 24, tzinfo=timezone.utc)
 EVENTS = 4
@@ -121,3 +128,44 @@ def test_99_a_full_disk_leaves_the_log_as_it_was(tmp_path: Path) -> None:
     first, second = done.stdout.splitlines()
     assert first.endswith("log: no space left"), done.stderr
     assert second == "True True"
+
+
+@pytest.mark.parametrize("left", [0, 1, 3])
+def test_a_cut_end_is_found_by_what_stands_beside_the_log(log: Path, left: int) -> None:
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join(lines[:left]))
+    with pytest.raises(IntegrityError, match=f"cut: {left} events, and log.jsonl.head has seen 4"):
+        verify_log(log, {})
+
+
+def test_an_end_that_was_cut_and_grew_again_is_found(log: Path) -> None:
+    lines = log.read_bytes().splitlines(keepends=True)
+    head = log.with_name("log.jsonl.head").read_bytes()
+    log.write_bytes(b"".join(lines[:3]))
+    append_event(log, "gc", {"freed": 1}, now=NOW)
+    log.with_name("log.jsonl.head").write_bytes(head)
+    with pytest.raises(IntegrityError, match="line 4 is not the one"):
+        verify_log(log, {})
+
+
+def test_a_receipt_remembers_where_the_log_stood(log: Path) -> None:
+    head = log_head(log)
+    append_event(log, "rollback", {}, now=NOW)
+    assert len(verify_log(log, {"the receipt": head})) == 5
+
+    other = LogHead(4, log_head(log).digest)
+    with pytest.raises(IntegrityError, match="not the one that the receipt has seen"):
+        verify_log(log, {"the receipt": other})
+
+
+def test_102_a_crash_between_the_line_and_its_head_is_no_fault(log: Path) -> None:
+    head = log.with_name("log.jsonl.head").read_bytes()
+    append_event(log, "rollback", {}, now=NOW)
+    log.with_name("log.jsonl.head").write_bytes(head)
+    assert len(verify_log(log, {})) == 5
+
+
+def test_a_log_without_its_head_is_not_vouched_for(log: Path) -> None:
+    log.with_name("log.jsonl.head").unlink()
+    with pytest.raises(IntegrityError, match="missing"):
+        verify_log(log, {})
