@@ -10,14 +10,16 @@ import hashlib
 import os
 import threading
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from packager.format.bundle import Bundle
 from packager.isolated.media import Media
+from packager.isolated.turns import Turns
 from packager.progress import Task
 from packager.store.atomic import open_regular
 from packager.store.open_files import allow_open_files
@@ -25,6 +27,10 @@ from packager.trust.verify import VerifiedBundle
 
 # Buffers of 1 to 4 MiB, reused, make hashing free beside the copy; larger or fresh ones do not.
 _RUN_SIZE = 1 << 20
+# Each has a buffer, and no medium is as fast as so many.
+_MOST_WORKERS = 16
+# Beyond the cores, where workers also wait for each other.
+_WAITING_WORKERS = 2
 
 ChunkHandler = Callable[[int, memoryview], None]
 
@@ -50,18 +56,21 @@ def read_chunks(
     good: ChunkHandler,
     bad: Callable[[int], None],
     task: Task,
+    in_order: bool = False,
     workers: int | None = None,
 ) -> None:
     """Read ``chunks``, in ascending order, from the volumes at ``places``.
 
     ``good`` gets the number and the bytes of each chunk that has its signed digest, ``bad`` the
     number of each that has not, or that the device would not give; both from several threads.
+    With ``in_order`` they are checked as before, and ``good`` gets one at a time, ascending.
     """
     bundle = verified.bundle
     allow_open_files(len(places))
     with open_all(places) as descriptors:
         runs = _runs(bundle, descriptors, chunks)
-        read_runs(verified, runs, good=good, bad=bad, task=task, workers=workers)
+        reader = _Reader(bundle, runs, good, bad, task, in_order=in_order)
+        reader.read(workers)
 
 
 def read_runs(
@@ -71,14 +80,9 @@ def read_runs(
     good: ChunkHandler,
     bad: Callable[[int], None],
     task: Task,
-    workers: int | None = None,
 ) -> None:
     """Read the chunks of ``runs`` from wherever they lie; ``good`` and ``bad`` as above."""
-    reader = _Reader(verified.bundle, runs, good, bad, task)
-    count = workers or len(os.sched_getaffinity(0))
-    with ThreadPoolExecutor(count) as pool, reader.stopping_on_error():
-        for future in [pool.submit(reader.work) for _ in range(count)]:
-            future.result()
+    _Reader(verified.bundle, runs, good, bad, task, in_order=False).read()
 
 
 @contextmanager
@@ -130,39 +134,60 @@ class _Reader:
         good: ChunkHandler,
         bad: Callable[[int], None],
         task: Task,
+        *,
+        in_order: bool,
     ) -> None:
         self._digests = bundle.chunk_digests
         self._chunk_size = bundle.payload.chunk_size
-        self._runs = runs
+        self._runs = enumerate(runs)
         self._good = good
         self._bad = bad
         self._task = task
+        self._in_order = in_order
+        self._turns = Turns()
         self._lock = threading.Lock()
 
-    def work(self) -> None:
+    def read(self, workers: int | None = None) -> None:
+        """Have all runs read; ``workers`` are as many as the cores, and some, unless told."""
+        cores = len(os.sched_getaffinity(0))
+        waiting = _WAITING_WORKERS if self._in_order else 0
+        count = workers or min(cores + waiting, _MOST_WORKERS)
+        with ThreadPoolExecutor(count) as pool, self._stopping_on_error():
+            for future in [pool.submit(self._work) for _ in range(count)]:
+                future.result()
+
+    def _work(self) -> None:
         """Take runs until there are none left, or until a worker failed."""
         buffer = memoryview(bytearray(max(_RUN_SIZE, self._chunk_size)))
-        while run := self._next():
-            with self.stopping_on_error():
-                self._check_run(run, buffer)
+        while taken := self._next():
+            number, run = taken
+            with self._stopping_on_error():
+                checked = self._check_run(run, buffer)
+                if self._in_order:
+                    self._turns.take(number, partial(self._hand_on, checked))
+                else:
+                    self._hand_on(checked)
                 with self._lock:
                     self._task.advance(run.size)
 
     @contextmanager
-    def stopping_on_error(self) -> Iterator[None]:
+    def _stopping_on_error(self) -> Iterator[None]:
         """Leave the workers no further runs if the block fails, or a person interrupts it."""
         try:
             yield
-        except BaseException:
+        except BaseException:  # an interrupt too must end the others; it is raised again
             with self._lock:
-                self._runs = iter(())
+                self._runs = enumerate(())
+            self._turns.call_off()
             raise
 
-    def _next(self) -> Run | None:
+    def _next(self) -> tuple[int, Run] | None:
         with self._lock:
             return next(self._runs, None)
 
-    def _check_run(self, run: Run, buffer: memoryview) -> None:
+    def _check_run(self, run: Run, buffer: memoryview) -> list[tuple[int, memoryview]]:
+        """The good chunks of ``run`` and their numbers; tells of those that are bad."""
+        checked: list[tuple[int, memoryview]] = []
         whole = read_fully(run.descriptor, buffer[: run.size], run.offset) == run.size
         for start in range(0, run.size, self._chunk_size):
             number = run.first + start // self._chunk_size
@@ -172,9 +197,14 @@ class _Reader:
             position = run.offset + start
             there = whole or read_fully(run.descriptor, chunk, position) == len(chunk)
             if there and hashlib.sha256(chunk).hexdigest() == self._digests[number].hex:
-                self._good(number, chunk)
+                checked.append((number, chunk))
             else:
                 self._bad(number)
+        return checked
+
+    def _hand_on(self, checked: Iterable[tuple[int, memoryview]]) -> None:
+        for number, chunk in checked:
+            self._good(number, chunk)
 
 
 def read_fully(descriptor: int, buffer: memoryview, position: int) -> int:

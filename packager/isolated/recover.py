@@ -50,7 +50,7 @@ def recover_chunks(
             futures = [pool.submit(work.recover_stripe, s, tuple(n)) for s, n in stripes.items()]
             try:
                 return tuple(sorted(chunk for future in futures for chunk in future.result()))
-            except BaseException:
+            except BaseException:  # an interrupt too must end the others; it is raised again
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 

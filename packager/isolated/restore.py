@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -151,8 +151,9 @@ def replacing(path: Path) -> Iterator[NewFile]:
                 path.rmdir()
             temporary.rename(path)
             fsync_directory(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException:  # an interrupt too must leave nothing; it is raised again
+        with suppress(OSError):  # the first error is what counts
+            temporary.unlink(missing_ok=True)
         raise
     finally:
         os.close(descriptor)

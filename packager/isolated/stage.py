@@ -1,6 +1,7 @@
 """From media to store: each chunk is read once, checked, and only then written.
 
-What an interrupted install left is read first: from the media comes only what is not good there.
+The digests of whole files grow as it is written, so that they need no reading at the end. What an
+interrupted install left is read first: from the media comes only what is not good there.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ import itertools
 import os
 import threading
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from packager.errors import (
@@ -27,19 +29,18 @@ from packager.format.volumes import Volume
 from packager.isolated.chunks import read_chunks
 from packager.isolated.media import Media, regular_size
 from packager.isolated.patch import OpenPatch
+from packager.isolated.preflight import space_for
 from packager.isolated.recover import can_be_rebuilt, recover_chunks
-from packager.isolated.resume import chunks_here, room_of
+from packager.isolated.resume import chunks_here
 from packager.progress import Progress
 from packager.store.atomic import make_directory, naming_refusals, open_regular
+from packager.store.blob_stream import BlobStream
 from packager.store.blobs import has_blob
-from packager.store.digests import file_digests
+from packager.store.digests import GrowingDigest, file_digests
 from packager.store.home import Home
 from packager.store.open_files import allow_open_files
 from packager.store.partials import IncomingBlob, incoming_blob
 from packager.trust.verify import VerifiedBundle
-
-# Beside the blobs themselves: links, evidence, the log, and what the filesystem keeps for itself.
-_SPACE_MARGIN = 8 << 20
 
 
 def stage_files(
@@ -78,7 +79,7 @@ def stage_files(
         }
         writer = _Writer(bundle, missing, blobs)
         _write_chunks(verified, media, wanted, writer, progress, patches, done=_total(bundle, here))
-        _check_files(missing, blobs, progress)
+        _check_files(writer, blobs, progress)
 
 
 def _not_stored(files: Sequence[PayloadFile], home: Home, progress: Progress) -> list[PayloadFile]:
@@ -107,30 +108,47 @@ def _write_chunks(
     """Give ``writer`` the chunks ``wanted``; ``done`` bytes of their files are there already."""
     bundle = verified.bundle
     places = _places(bundle, media)
-    there = [chunk for chunk in wanted if bundle.volume_of(chunk).name in places]
+    there = [c for c in wanted if media.remote or bundle.volume_of(c).name in places]
     for chunk in sorted({*wanted} - {*there}):
         writer.refuse(chunk)
-    with progress.task("installing", done + _total(bundle, there), done=done) as task:
-        read_chunks(verified, places, there, good=writer.write, bad=writer.refuse, task=task)
+    total = done + _total(bundle, there)
+    with progress.task("installing", total, done=done) as task, BlobStream() as stream:
+        read = (
+            media.remote.read_chunks
+            if media.remote
+            else partial(read_chunks, places=places, in_order=True)
+        )
+        good = partial(writer.append, stream)
+        read(verified, chunks=there, good=good, bad=writer.refuse, task=task)
     if writer.bad:
         _recover(verified, media, writer, progress, patches)
 
 
-def _check_files(
-    files: Sequence[PayloadFile], blobs: Mapping[Digest, IncomingBlob], progress: Progress
-) -> None:
+def _check_files(writer: _Writer, blobs: Mapping[Digest, IncomingBlob], progress: Progress) -> None:
     """Refuse a file that is not what the index says, though every chunk of it is.
 
     Only a signer can bring that about; but what one signer sends must never stand in the store
     under the name of what another one sends, nor wait to be gone on with.
     """
-    with progress.task("checking whole files", sum(file.size for file in files)) as task:
-        digests = file_digests([blobs[file.digest].path for file in files], task)
-    for file, digest in zip(files, digests, strict=True):
+    for file, digest in _file_digests(writer, blobs, progress):
         if digest != file.digest:
             for blob in blobs.values():
                 blob.discard()
             raise DigestMismatchError(f"{file.path}: the signed index gives another digest")
+
+
+def _file_digests(
+    writer: _Writer, blobs: Mapping[Digest, IncomingBlob], progress: Progress
+) -> list[tuple[PayloadFile, Digest]]:
+    """Each file and its digest; what came out of order, or was here already, is read for it."""
+    known = [(file, digest.value) for file, digest in writer.digests.items()]
+    found = [(file, digest) for file, digest in known if digest is not None]
+    unread = [file for file, digest in known if digest is None]
+    if unread:
+        with progress.task("checking whole files", sum(file.size for file in unread)) as task:
+            digests = file_digests([blobs[file.digest].path for file in unread], task)
+        found += zip(unread, digests, strict=True)
+    return found
 
 
 def _recover(
@@ -155,6 +173,13 @@ def _recover(
     begin, _ = bundle.payload.chunk_range(lost[0])
     files = ", ".join(file.path for file in bundle.files_touching(begin, begin + size))
     more = f", and {len(lost) - 1} more chunks" if len(lost) > 1 else ""
+    if media.remote is not None:
+        where = f"{media.remote.url}{volume.name}: chunk {lost[0]}"
+        raise IntegrityError(
+            f"{where} is damaged{more}; it touches {files}",
+            hint="copy the bundle from there to a directory: with parity volumes, airpack install "
+            "makes it good from those",
+        )
     place = media.find(volume.name)
     if place is None:
         raise _missing(volume.name, media)
@@ -186,25 +211,45 @@ def _total(bundle: Bundle, chunks: Iterable[int]) -> int:
 
 
 class _Writer:
-    """Puts each good chunk where its bytes belong, and remembers the bad ones."""
+    """Puts each good chunk where its bytes belong, and remembers the bad ones.
+
+    ``digests`` has the digest of each file as it grows.
+    """
 
     def __init__(
-        self, bundle: Bundle, files: list[PayloadFile], blobs: Mapping[Digest, IncomingBlob]
+        self,
+        bundle: Bundle,
+        files: list[PayloadFile],
+        blobs: Mapping[Digest, IncomingBlob],
     ) -> None:
         self._bundle = bundle
         self._files = files
         self._ends = [file.end for file in files]
         self._blobs = blobs
+        self.digests = {file: GrowingDigest(file.size) for file in files}
         self.bad: list[int] = []
         self._lock = threading.Lock()
 
+    def append(self, stream: BlobStream, chunk: int, data: memoryview) -> None:
+        """Take the chunk that comes next in order, one at a time, and have ``stream`` write it."""
+        for file, piece, offset in self._pieces(chunk, data):
+            stream.write(self._blobs[file.digest], piece, offset)
+            self.digests[file].take(piece, offset)
+
     def write(self, chunk: int, data: memoryview) -> None:
+        """Take a chunk out of order, from any thread, while nothing is appended."""
+        for file, piece, offset in self._pieces(chunk, data):
+            self._blobs[file.digest].write(piece, offset)
+
+    def _pieces(
+        self, chunk: int, data: memoryview
+    ) -> Iterator[tuple[PayloadFile, memoryview, int]]:
+        """The files that have bytes of ``chunk``, with those, and their offset in the file."""
         begin, size = self._bundle.payload.chunk_range(chunk)
         first = bisect_right(self._ends, begin)
         for file in itertools.takewhile(lambda f: f.offset < begin + size, self._files[first:]):
             start, end = max(file.offset, begin), min(file.end, begin + size)
-            piece = data[start - begin : end - begin]
-            self._blobs[file.digest].write(piece, start - file.offset)
+            yield file, data[start - begin : end - begin], start - file.offset
 
     def refuse(self, chunk: int) -> None:
         with self._lock:
@@ -243,6 +288,8 @@ def _check_volumes_there(
 
     So a forgotten medium is noticed at once, and not after an hour.
     """
+    if media.remote is not None:
+        return  # asked for when their turn comes
     absent = [volume for volume in bundle.volume_files if media.find(volume.name) is None]
     patched = {chunk.number for patch in patches for chunk in patch.chunks}
     lost = [chunk for volume in absent for chunk in volume.chunks if chunk not in patched]
@@ -291,7 +338,7 @@ def _check_space(home: Home, files: Sequence[PayloadFile]) -> None:
     with naming_refusals(home.blobs):
         status = os.statvfs(home.blobs)
     free = status.f_bavail * status.f_frsize
-    needed = sum(file.size - room_of(home, file) for file in files) + _SPACE_MARGIN
+    needed = space_for(files, home)
     if free < needed:
         raise NoSpaceError(
             f"{home.root}: {format_size(needed)} needed, {format_size(free)} free",

@@ -124,11 +124,6 @@ def file_type(name: str) -> FileType:
     return kind
 
 
-def is_file_type(name: str) -> bool:
-    """Whether :func:`file_type` knows ``name``."""
-    return _ALIASES.get(name, name) in _BY_NAME
-
-
 def tensor_type(name: str) -> GgmlType:
     """The type of one tensor called ``name``; raises ``UsageError`` for no such."""
     kind = TENSOR_TYPES.get(name)

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import cast
 
-from packager.errors import EngineError
+from packager.errors import AirpackError, EngineError, NetworkUseError
 from packager.format.digest import Digest
 from packager.format.golden import ALTERNATIVES, Alternatives
 from packager.runtime.model_file import ModelFile, check_adapter_file, read_model_file
@@ -100,7 +100,7 @@ class Engine(AbstractContextManager["Engine"]):
 
     A context manager; one request at a time, from the thread that opened it. Every request
     raises ``EngineError``, with the engine's last words, if the engine refuses, stops, or is
-    silent for ten minutes.
+    silent for ten minutes; ``NetworkUseError`` if it refuses after it reached for the network.
     """
 
     worker = "packager.runtime.worker"
@@ -125,7 +125,7 @@ class Engine(AbstractContextManager["Engine"]):
             self._process.close()
             raise
         self.url = str(opened["url"])
-        self.egress = Egress(namespace=bool(opened["namespace"]))
+        self._opened = opened
 
     def __exit__(
         self,
@@ -139,6 +139,15 @@ class Engine(AbstractContextManager["Engine"]):
     def pid(self) -> int:
         """The process id of the engine."""
         return self._process.pid
+
+    @property
+    def egress(self) -> Egress:
+        """What is known of its use of the network, up to now."""
+        return Egress(
+            namespace=bool(self._opened["namespace"]),
+            attempts=tuple(cast("list[str]", self._ask("attempts"))),
+            watched=bool(self._opened["watched"]),
+        )
 
     @property
     def makes_vectors(self) -> bool:
@@ -293,6 +302,14 @@ def default_threads(file: ModelFile) -> int:
     return 1 if file.size < _SMALL_MODEL_SIZE else len(os.sched_getaffinity(0))
 
 
+def network_use(attempts: Sequence[str]) -> NetworkUseError:
+    """What to raise where the engine was seen to reach for the network."""
+    return NetworkUseError(
+        f"the engine reached for the network, and was refused: {', '.join(attempts)}",
+        hint="find out what of the model or the engine asks for it; nothing here may need it",
+    )
+
+
 _HINTS = {
     "loopback": "ip link set lo up; the loopback interface of this host is down",
     "import": "pip install 'airpack[run]', or on an isolated host: sh setup.sh",
@@ -300,7 +317,9 @@ _HINTS = {
 }
 
 
-def _error(message: Message, last_words: str) -> EngineError:
+def _error(message: Message, last_words: str) -> AirpackError:
+    if attempts := cast("list[str]", message.get("attempts")):
+        return network_use(attempts)
     kind = str(message.get("kind"))
     words = last_words if kind == "open" else ""
     return EngineError(f"{message['error']}{words}", hint=_HINTS.get(kind))

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from packager.format.golden import LEAST_LOGPROB, MICRONATS
+from packager.runtime.environment import ENGINE
 
-ENGINE = "xllamacpp"
 _ROUTE_TIMEOUT = 24 * 3600.0  # the parent keeps the time
 _READ_SIZE = 1 << 20
 # Enough to outweigh any logit, so that the engine "chooses" the token whose logprob is wanted.

@@ -36,13 +36,14 @@ class Egress:
     sockets that have a path, files on network filesystems, and a process that has the
     privilege to enter another namespace.
 
-    ``attempts``: what was seen to reach for the network. Nothing watches for it yet: empty
-    means that none was possible where ``namespace`` is true, and says nothing where it is
-    false.
+    ``attempts``: what it was seen to reach for beyond loopback, all of which was refused, as
+    ``192.0.2.1 port 443`` or ``look-up of example.org``. ``watched``: whether anything looked;
+    if not, that there are no attempts says something only where ``namespace`` is true.
     """
 
     namespace: bool
     attempts: tuple[str, ...] = ()
+    watched: bool = False
 
 
 def enter_namespace() -> bool:

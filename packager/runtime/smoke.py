@@ -16,7 +16,7 @@ from packager.format.golden import Circumstances, Golden, GoldenAnswers, GoldenV
 from packager.progress import Progress
 from packager.runtime.answers import MAX_SCORED, compare, hear_answers
 from packager.runtime.cpu import cpu_kind, libc_kind
-from packager.runtime.engine import Engine, EngineOptions
+from packager.runtime.engine import Engine, EngineOptions, network_use
 from packager.runtime.passage import PASSAGE
 from packager.runtime.sandbox import Egress
 from packager.runtime.vectors import compare_vectors, first_components, hear_vectors
@@ -29,6 +29,8 @@ _CONTEXT_STEP = 256
 @dataclass(frozen=True)
 class SmokeResult:
     """How a variant answered. ``expected`` and ``actual`` are texts, an answer a line.
+
+    ``ok``: as it did at the build, and without reaching for the network.
 
     Where the variant makes vectors, a line is the beginning of one; ``cosine`` is that of the
     angle between the recorded and the present vector which are least alike. Where it generates,
@@ -60,8 +62,9 @@ def record_golden(
     """Record how ``model`` answers ``prompts`` and reads ``text`` (a built-in one if ``None``).
 
     A model that makes vectors makes one of each. ``adapter`` is one to apply to it. ``libraries``
-    is a directory with the carried ``libgomp.so.1``. Raises ``EngineError``, and ``UsageError``
-    for a text too short to measure.
+    is a directory with the carried ``libgomp.so.1``. Raises ``EngineError``, ``UsageError``
+    for a text too short to measure, and ``NetworkUseError`` if the model, once it runs, turns out
+    to want what is not in the bundle.
     """
     options = EngineOptions(
         context=_context(prompts, max_tokens),
@@ -71,9 +74,23 @@ def record_golden(
     )
     passage = (PASSAGE if text is None else text)[:_MAX_PASSAGE_CHARACTERS]
     with Engine(model, options) as engine:
-        if engine.makes_vectors:
-            return _record_vectors(engine, (*prompts, passage), progress)
-        return _record_answers(engine, prompts, max_tokens, passage, progress)
+        golden = (
+            _record_vectors(engine, (*prompts, passage), progress)
+            if engine.makes_vectors
+            else _record_answers(engine, prompts, max_tokens, passage, progress)
+        )
+        _refuse_network_use(engine.egress, progress)
+        return golden
+
+
+def _refuse_network_use(egress: Egress, progress: Progress) -> None:
+    if egress.attempts:
+        raise network_use(egress.attempts)
+    if not (egress.namespace or egress.watched):
+        progress.note(
+            "this host neither cuts the engine off from the network nor sees what it reaches for: "
+            "that the model needs none is not proven here"
+        )
 
 
 def _record_answers(
@@ -103,7 +120,8 @@ def smoke_test(
     """Let ``model`` answer again, and compare; ``ok`` says whether it is the same model.
 
     ``adapter`` is one to apply to it. What is not the same is told to ``progress``. Raises
-    ``SmokeTestError`` if the engine cannot open the model, stops, or is silent.
+    ``SmokeTestError`` if the engine cannot open the model, stops, or is silent,
+    ``NetworkUseError`` if it refuses after it reached for the network.
     """
     options = EngineOptions(
         context=golden.circumstances.context,
@@ -130,8 +148,9 @@ def _test_answers(
         golden, GoldenAnswers(_circumstances(engine), heard.answers, heard.passage)
     )
     _tell(comparison.faults, variant, progress)
+    egress = engine.egress
     return SmokeResult(
-        ok=not comparison.faults,
+        ok=not (comparison.faults or egress.attempts),
         variant=variant,
         tokens_match=comparison.tokens_match,
         expected="\n".join(answer.text for answer in golden.answers),
@@ -139,7 +158,7 @@ def _test_answers(
         perplexity=heard.passage.perplexity,
         perplexity_expected=passage.perplexity,
         tokens_per_second=heard.tokens_per_second,
-        egress=engine.egress,
+        egress=egress,
     )
 
 
@@ -151,8 +170,9 @@ def _test_vectors(
         heard = hear_vectors(engine, texts, task)
     comparison = compare_vectors(golden, GoldenVectors(_circumstances(engine), heard.embeddings))
     _tell(comparison.faults, variant, progress)
+    egress = engine.egress
     return SmokeResult(
-        ok=not comparison.faults,
+        ok=not (comparison.faults or egress.attempts),
         variant=variant,
         tokens_match=comparison.tokens_match,
         expected=first_components(golden.embeddings),
@@ -160,7 +180,7 @@ def _test_vectors(
         perplexity=None,
         perplexity_expected=None,
         tokens_per_second=heard.tokens_per_second,
-        egress=engine.egress,
+        egress=egress,
         cosine=comparison.cosine,
     )
 

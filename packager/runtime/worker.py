@@ -14,6 +14,7 @@ import signal
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
+from packager.runtime.egress import watch_egress
 from packager.runtime.llama import Llama, Opening, RefusedError
 from packager.runtime.sandbox import enter_namespace, is_cut_off
 
@@ -83,20 +84,26 @@ def serve(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel = Channel()
     start = channel.receive()
-    cut_off = bool(start["isolate"]) and enter_namespace() and is_cut_off()
+    isolate = bool(start["isolate"])
+    cut_off = isolate and enter_namespace() and is_cut_off()
     _die_with(int(start["parent"]))
+    watch = watch_egress() if isolate else None
+    attempts = watch.attempts if watch else tuple
     try:
         model = open_model(Opening(**start["opening"]))
     except RefusedError as error:
-        channel.send(error=str(error), kind=error.kind)
+        channel.send(error=str(error), kind=error.kind, attempts=attempts())
         os._exit(1)
-    channel.send(result={"url": model.url, "namespace": cut_off})
+    channel.send(result={"url": model.url, "namespace": cut_off, "watched": watch is not None})
     while True:
         request = channel.receive()
         try:
-            answer(model, request, channel)
+            if request["do"] == "attempts":
+                channel.send(result=attempts())
+            else:
+                answer(model, request, channel)
         except RefusedError as error:
-            channel.send(error=str(error), kind=error.kind)
+            channel.send(error=str(error), kind=error.kind, attempts=attempts())
 
 
 def _die_with(parent: int) -> None:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from packager.format.digest import Digest
 from packager.progress import Task
 from packager.store.atomic import naming_refusals, open_regular
 
 _BUFFER_SIZE = 1 << 20
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 
 def file_digest(path: Path, task: Task | None = None) -> Digest:
@@ -31,15 +35,40 @@ def file_digest(path: Path, task: Task | None = None) -> Digest:
     return Digest(state.hexdigest())
 
 
-def file_digests(paths: Sequence[Path], task: Task) -> list[Digest]:
-    """The digest of each of ``paths``, in their order, read by every core.
+class GrowingDigest:
+    """The digest of a file of ``size`` bytes that pass by in order; of no file, if some do not."""
 
-    ``task`` advances by the bytes read. An error with one file, or a person's interrupt, ends
-    the reading of all others within a buffer.
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._position = 0
+        self._state = hashlib.sha256()
+
+    def take(self, data: memoryview, offset: int) -> None:
+        """Take the bytes at ``offset``, if those before them came, all of them."""
+        if offset == self._position:
+            self._state.update(data)
+            self._position += len(data)
+
+    @property
+    def value(self) -> Digest | None:
+        """The digest, once every byte came; else ``None``."""
+        return Digest(self._state.hexdigest()) if self._position == self._size else None
+
+
+def file_digests(paths: Sequence[Path], task: Task) -> list[Digest]:
+    """The digest of each of ``paths``, in their order, read by every core."""
+    return on_every_core(file_digest, paths, task)
+
+
+def on_every_core(work: Callable[[S, Task], T], items: Sequence[S], task: Task) -> list[T]:
+    """What ``work`` makes of each of ``items``, in their order, a thread for each core.
+
+    ``task`` advances as ``work`` says. An error with one item, or a person's interrupt, ends
+    the work on all others the next time that they advance.
     """
     shared = _SharedTask(task)
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        futures = [pool.submit(file_digest, path, shared) for path in paths]
+        futures = [pool.submit(work, item, shared) for item in items]
         try:
             return [future.result() for future in futures]
         except BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
@@ -23,3 +24,21 @@ def set_direct(descriptor: int, wanted: bool) -> bool:
     except OSError:
         return False
     return wanted
+
+
+def write_sectors(descriptor: int, data: memoryview, position: int) -> int:
+    """Write the whole sectors of ``data``, directly; returns how many bytes the system took so.
+
+    ``descriptor`` is direct; ``data`` begins in its buffer, and ``position`` in the file, at a
+    multiple of 4096. Fewer are taken where the filesystem wants another alignment.
+    """
+    whole = len(data) // ALIGNMENT * ALIGNMENT
+    done = 0
+    while done < whole:
+        try:
+            done += os.pwrite(descriptor, data[done:whole], position + done)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            return done
+    return done

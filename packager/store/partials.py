@@ -17,16 +17,23 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from packager.errors import AirpackError, IntegrityError, NetworkUseError, SmokeTestError
+from packager.errors import (
+    AirpackError,
+    IntegrityError,
+    NetworkUseError,
+    SmokeTestError,
+    UnsafeContentError,
+)
 from packager.format.digest import Digest
 from packager.store.atomic import fsync_directory, make_directory, naming_refusals, write_all
 from packager.store.blobs import remove_unlinked
+from packager.store.direct import ALIGNMENT, set_direct, write_sectors
 from packager.store.home import Home
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _BLOCK_SIZE = 512  # bytes, of st_blocks; stat(2)
 # What says that the model itself is no good, and not that something came in between.
-_VERDICTS = (SmokeTestError, NetworkUseError, IntegrityError)
+_VERDICTS = (SmokeTestError, NetworkUseError, IntegrityError, UnsafeContentError)
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,28 @@ class IncomingBlob:
         """Write all of ``data`` at ``offset`` bytes; raises ``NoSpaceError``, ``HostError``."""
         with naming_refusals(self.path):
             write_all(self.descriptor, data, offset)
+
+    def write_direct(self, data: memoryview, offset: int) -> int:
+        """Do as ``write``, around the page cache; returns how many bytes went through it.
+
+        Those are the ends that are no whole sectors, or all where the filesystem knows no other
+        way. ``data`` lies at ``offset`` modulo 4096 of a ``direct.aligned_buffer``. Nobody else
+        writes meanwhile.
+        """
+        head = min(-offset % ALIGNMENT, len(data))
+        with naming_refusals(self.path):
+            write_all(self.descriptor, data[:head], offset)
+            done = head + self._write_sectors(data[head:], offset + head)
+            write_all(self.descriptor, data[done:], offset + done)
+        return head + len(data) - done
+
+    def _write_sectors(self, data: memoryview, offset: int) -> int:
+        if not set_direct(self.descriptor, True):
+            return 0
+        try:
+            return write_sectors(self.descriptor, data, offset)
+        finally:
+            set_direct(self.descriptor, False)
 
     def discard(self) -> None:
         """Let nothing of it stay; the caller raises the reason."""

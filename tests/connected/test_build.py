@@ -87,7 +87,7 @@ def differences(made: Path, wanted: Path) -> list[str]:
     return inside + [
         name
         for name in {**beside, **theirs}
-        if not name.endswith(".sig") and beside.get(name) != theirs.get(name)
+        if not name.endswith((".sig", ".dsse.json")) and beside.get(name) != theirs.get(name)
     ]
 
 
@@ -127,6 +127,9 @@ def test_the_medium_holds_what_it_must(workplace: Workplace, built: Path) -> Non
         "payload.00001",
         "setup.sh",
         "libgomp.so.1",
+        "sbom.cdx.json",
+        "provenance.json",
+        f"provenance.{workplace.key.public.key_id}.dsse.json",
         "FORMAT.md",
         "LICENSE.engine.txt",
         "LICENSE.libgomp.txt",
@@ -136,6 +139,13 @@ def test_the_medium_holds_what_it_must(workplace: Workplace, built: Path) -> Non
         "spare.bundle.json",
         "spare.lock.json",
         "spare.setup.sh",
+        "spare.sbom.cdx.json",
+        "spare.provenance.json",
+        f"spare.provenance.{workplace.key.public.key_id}.dsse.json",
+        f"q4_k_m.{workplace.key.public.key_id}.model.sig",
+        f"original.{workplace.key.public.key_id}.model.sig",
+        f"spare.q4_k_m.{workplace.key.public.key_id}.model.sig",
+        f"spare.original.{workplace.key.public.key_id}.model.sig",
         f"requirements-{PYTHON}.txt",
     } == {name for name in names if not name.endswith(".whl")}
     assert built.name == "demo-1.0.0"
@@ -147,7 +157,8 @@ def test_the_medium_holds_what_it_must(workplace: Workplace, built: Path) -> Non
 def test_sums_list_every_file_but_themselves_and_signatures(built: Path) -> None:
     listed = parse_sums((built / "SHA256SUMS").read_bytes())
 
-    unsigned = {name for name in digests(built) if "SHA256SUMS" not in name}
+    signatures = ("SHA256SUMS", ".model.sig", ".dsse.json")
+    unsigned = {name for name in digests(built) if not any(part in name for part in signatures)}
     assert listed.keys() == unsigned
     assert sums_hold(built)
 
@@ -158,6 +169,7 @@ def test_payload_holds_the_variants_and_all_that_sets_airpack_up(built: Path) ->
 
     setup = {f.path.removeprefix("setup/"): f for f in index.files if f.path.startswith("setup/")}
     beside = {"READ-ME-FIRST.txt", "bundle.json", "lock.json", "payload.00001"}
+    beside |= {"sbom.cdx.json", "provenance.json"}
     assert setup.keys() == {name for name in sums.keys() - beside if "spare." not in name}
     assert all(file.digest == sums[name] for name, file in setup.items())
 

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.tiny_source import CARD, safetensors
 
-from packager.connected.content import check_content, check_names, is_pickle_name
 from packager.errors import AirpackError, IntegrityError, UnsafeContentError
+from packager.runtime.content import check_content, check_names, is_pickle_name
 
 Check = Callable[[str, bytes], None]
 WEIGHTS = safetensors({"a": (3, 4)})

@@ -44,7 +44,7 @@ def test_recipe_for_a_repository_can_be_locked(hub: HubServer, tmp_path: Path) -
     path = tmp_path / "tiny.yaml"
     path.write_text(text)
     assert lock_recipe(path, Silent()).licence == "apache-2.0"
-    assert hub.files_fetched == {"README.md", "config.json"}
+    assert hub.files_fetched == {"LICENSE", "README.md", "config.json"}
 
 
 def test_recipe_for_a_folder_names_it_relative_to_the_recipe(tmp_path: Path) -> None:

@@ -392,7 +392,7 @@ def test_the_recipe_for_a_gguf_repository_names_what_a_beginner_wants(
     variants = [(v.name, v.format, v.file) for v in read_recipe(recipe).variants]
     assert variants == [("q4_k_m", "gguf", SPLIT), ("q8_0", "gguf", "demo-Q8_0.gguf")]
     assert {SPLIT, "demo-Q8_0.gguf"} <= set(paths_of(lock_recipe(recipe, Silent())))
-    assert hub.files_fetched == {"README.md", "config.json"}
+    assert hub.files_fetched == {"LICENSE", "README.md", "config.json"}
 
 
 def test_the_recipe_for_other_types_names_the_first_and_comments_the_rest(folder: Path) -> None:

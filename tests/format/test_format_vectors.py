@@ -14,6 +14,7 @@ from support.bundles import make_key
 import packager
 from packager.format import canonical
 from packager.format.digest import Digest
+from packager.format.keyset import KeyEntry, KeySet, encode_key_set
 from packager.format.parity import BLOCK_SIZE, Matrix, bit_rows, combine, parity_matrix
 from packager.format.tar import plan_tar
 from packager.format.ticket import Ticket, encode_ticket, parse_ticket
@@ -81,6 +82,12 @@ def ticket_of(chunks: Iterable[int], files: Iterable[int]) -> Ticket:
     return Ticket("demo-1.0", "0123456789abcdef" * 2, wanted[0], short, wanted[1])
 
 
+def smallest_key_set() -> str:
+    key_set = KeySet(1, 1, (), (KeyEntry("a", b"spki"),))
+    document = encode_key_set(key_set).decode("ascii")
+    return f"`{document}`; fingerprint `{key_set.fingerprint}`"
+
+
 TICKET = ticket_of((17, *range(20, 26), 311), (3, 15))
 
 COMPUTED = {
@@ -103,6 +110,8 @@ COMPUTED = {
     "digest of each taken as that of its number in decimal": (
         f"`digests {TICKET.digests}`; `check {TICKET.check}`"
     ),
+    "key set 1 of one key `a`, its `spki` the four bytes `spki`, threshold 1, all else false, null "
+    "or empty": smallest_key_set(),
 }
 KEY_ID = "key id of a P-256 key"
 

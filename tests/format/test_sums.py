@@ -106,8 +106,11 @@ def test_sums_that_differ_from_what_airpack_writes_are_refused(data: bytes) -> N
 
 @pytest.mark.parametrize(
     "name",
-    [SUMS_NAME, f"spare.{SUMS_NAME}", SIGNATURE, f"spare.{SIGNATURE}", SUMS_NAME.lower()],
-)
+    [
+        SUMS_NAME, f"spare.{SUMS_NAME}", SIGNATURE, f"spare.{SIGNATURE}", SUMS_NAME.lower(),
+        "q8_0.0123456789abcdef.model.sig", "spare.q8_0.0123456789abcdef.model.sig",
+    ],
+)  # fmt: skip
 def test_sums_that_list_what_is_made_when_they_are_there_are_refused(name: str) -> None:
     data = encode_sums({"bundle.json": ZERO, name: ZERO})
     with pytest.raises(MalformedError, match=rf"\ASHA256SUMS: lists {name}, as sums cannot"):

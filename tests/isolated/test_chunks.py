@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -8,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.bundles import CHUNK_SIZE, make_bundle
+from support.bundles import CHUNK_SIZE, flip_bit, make_bundle
 from support.hosts import NOW, Host
+from support.tiny_source import weights
 from support.watching import Watching
 
 from packager.connected.keys import SigningKey
@@ -33,7 +35,9 @@ class Reading:
         self.bad: list[int] = []
         self.watching = Watching()
 
-    def run(self, handle: Callable[[int], None], workers: int = 4) -> None:
+    def run(
+        self, handle: Callable[[int], None], workers: int = 4, *, in_order: bool = False
+    ) -> None:
         def good(chunk: int, data: memoryview) -> None:
             self.good.append(chunk)
             handle(chunk)
@@ -46,13 +50,14 @@ class Reading:
                 good=good,
                 bad=self.bad.append,
                 task=task,
+                in_order=in_order,
                 workers=workers,
             )
 
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory, key: SigningKey) -> Path:
-    files = {"model.safetensors": bytes(SIZE)}
+    files = {"model.safetensors": weights(bytes(SIZE))}
     return make_bundle(tmp_path_factory.mktemp("large"), [key], files=files, volume_size=4 << 20)
 
 
@@ -62,6 +67,39 @@ def test_every_chunk_is_handed_out_once(host: Host, large: Path) -> None:
     assert sorted(reading.good) == list(range(reading.total))
     assert reading.bad == []
     assert reading.watching.tasks[0].done == reading.verified.bundle.payload.size
+
+
+def test_in_order_each_comes_alone_behind_all_lower_ones_and_bad_ones_hold_nobody_up(
+    host: Host, large: Path, tmp_path: Path
+) -> None:
+    stick = Path(shutil.copytree(large, tmp_path / "stick"))
+    flip_bit(stick / "payload.00002", 5 * CHUNK_SIZE)
+    reading = Reading(host, stick)
+    alone = threading.Lock()
+
+    def handle(chunk: int) -> None:
+        assert alone.acquire(blocking=False)
+        time.sleep(0.003 if chunk % CHUNKS_OF_A_RUN == 0 else 0)
+        alone.release()
+
+    reading.run(handle, in_order=True)
+    assert len(reading.bad) == 1
+    assert reading.good == [c for c in range(reading.total) if c not in reading.bad]
+
+
+def test_an_error_in_order_ends_those_who_wait_for_their_turn(host: Host, large: Path) -> None:
+    reading = Reading(host, large)
+
+    def fail(chunk: int) -> None:
+        time.sleep(0.05)  # the others have checked their runs by then, and wait
+        if chunk == 1:
+            raise HostError("no")
+
+    before = threading.active_count()
+    with pytest.raises(HostError, match="no"):
+        reading.run(fail, in_order=True)
+    assert reading.good == [0, 1]
+    assert threading.active_count() == before
 
 
 def test_an_error_in_one_worker_ends_the_others_within_their_run(host: Host, large: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from support.bundles import CHUNK_SIZE, flip_bit, make_bundle
 from support.hosts import Host, child_env, in_small_disk, strace
+from support.tiny_source import weights
 from support.watching import WatchedTask, Watching
 
 from packager.connected.keys import SigningKey
@@ -24,7 +25,7 @@ from packager.isolated.source import open_source
 from packager.isolated.spread import Plan, plan_copy
 from packager.progress import Progress, Silent
 
-MODEL = random.Random(3).randbytes(90 * CHUNK_SIZE + 777)
+MODEL = weights(random.Random(3).randbytes(90 * CHUNK_SIZE + 777))
 VOLUME_SIZE = 28 * CHUNK_SIZE  # more than one read
 COPY = """
 import sys

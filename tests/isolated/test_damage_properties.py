@@ -34,11 +34,11 @@ from packager.errors import (
     UsageError,
 )
 from packager.format.ticket import encode_ticket, make_ticket, parse_ticket
-from packager.isolated.install import Installation
 from packager.isolated.media import open_media
 from packager.isolated.patch import open_patch
 from packager.isolated.recover import beyond_parity
 from packager.isolated.repair import repair
+from packager.isolated.request import Installation
 from packager.isolated.trust_store import write_keyring
 from packager.isolated.verify import Verification
 from packager.progress import Silent
@@ -46,7 +46,7 @@ from packager.store.home import Home
 
 TITLE = "tiny-1.0.0"
 VOLUME_SIZE = 2 * CHUNK_SIZE
-SIZES = {"tokenizer.json": 70_000, "model.safetensors": 8 * CHUNK_SIZE + 4_321, "config.json": 9}
+SIZES = {"tokens": 70_000, "model": 8 * CHUNK_SIZE + 4_321, "config": 9}
 SMALL_FILES = {"setup.sh": b"exit 0\n", "LICENSE.txt": b"x"}
 _ANY = {"deadline": None, "suppress_health_check": [*HealthCheck]}
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from support.bundles import CHUNK_SIZE, make_bundle
 from support.fat32 import Stick, make_stick
 from support.hosts import Host
+from support.tiny_source import weights
 
 from packager.connected.keys import SigningKey
 from packager.connected.layout import Member, plan_payload
@@ -25,7 +26,7 @@ MIB = 1 << 20
 LIMIT = (
     1 << 32
 ) - 1  # bytes; Microsoft, "FAT32 File System Specification", 1.03: a size is 32 bits
-MODEL = random.Random(3).randbytes(30 * CHUNK_SIZE + 777)
+MODEL = weights(random.Random(3).randbytes(30 * CHUNK_SIZE + 777))
 LONG_NAME = f"LICENSE.{'x' * 105}.txt"  # 117 of the 120 bytes that a name may have
 
 

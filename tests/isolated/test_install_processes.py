@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 from support.bundles import CHUNK_SIZE, DEFAULT_FILES, make_bundle
 from support.hosts import Host, child_env, in_small_disk, install_command, run_install, strace
+from support.tiny_source import weights
 
 from packager.connected.keys import SigningKey
 from packager.isolated.trust_store import read_sequences
 from packager.store.blobs import collect_garbage
 
-FILES = {"model.safetensors": bytes(range(251)) * 1500, "config.json": b"{}", "a": b"a"}
+WEIGHTS = weights(bytes(range(251)) * 1500)
+FILES = {"model.safetensors": WEIGHTS, "config.json": b"{}", "a": b"a"}
 CHANGING = ("pwrite64", "write", "ftruncate", "fsync", "fchmod", "chmod", "mkdir", "link",
             "symlink", "rename", "unlink", "unlinkat", "rmdir")  # fmt: skip
 

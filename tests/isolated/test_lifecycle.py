@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from support.bundles import make_bundle
 from support.hosts import NOW, Host
+from support.tiny_source import weights
 
 from packager.connected.keys import SigningKey
 from packager.errors import AirpackError, UsageError
@@ -14,9 +15,10 @@ from packager.isolated.trust_store import read_sequences
 from packager.progress import Silent
 from packager.store.generations import generations, installed_names
 
-COMMON, WHO = b"c" * 5000, "tester"
+COMMON, WHO = b'"%s"' % (b"c" * 4998), "tester"
 FILES: tuple[Mapping[str, bytes], ...] = tuple(
-    {"common.json": COMMON, "model.safetensors": b"%d" % number * 1000} for number in (1, 2, 3)
+    {"common.json": COMMON, "model.safetensors": weights(b"%d" % number * 1000)}
+    for number in (1, 2, 3)
 )
 
 
@@ -90,7 +92,9 @@ def test_an_uninstalled_model_leaves_its_mark_and_nothing_else(host: Host) -> No
     assert uninstall(host.home, "tiny", None, now=NOW, operator=WHO) == (1, 2, 3)
     assert installed_names(host.home) == ()
     assert gc(host) == 8000
-    assert sorted(host.state()) == ["trust/keyring.json", "trust/sequences.json"]
+    assert sorted(host.state()) == [
+        "trust/keyring.json", "trust/newest.json", "trust/sequences.json",
+    ]  # fmt: skip
     mark = read_sequences(host.home).find("tiny")
     assert mark is not None
     assert mark.sequence == 3

@@ -12,6 +12,7 @@ import pytest
 from support.bundles import CHUNK_SIZE, flip_bit, keyring_of, make_bundle, make_key, resign
 from support.hosts import Host
 from support.tickets import airpack, contents, made_patch, mend
+from support.tiny_source import weights
 
 from packager.connected.keys import SigningKey
 from packager.connected.sign import sign_bundle
@@ -35,7 +36,7 @@ def built(tmp_path_factory: pytest.TempPathFactory, key: SigningKey) -> Path:
     return make_bundle(
         tmp_path_factory.mktemp("built"),
         [key],
-        files={"model.safetensors": random.Random(9).randbytes(15 * CHUNK_SIZE + 12_345)},
+        files={"model.safetensors": weights(random.Random(9).randbytes(15 * CHUNK_SIZE + 12_345))},
         volume_size=2 * CHUNK_SIZE,
         extra={"notes.txt": b"hello"},
     )
@@ -156,7 +157,9 @@ def test_a_patch_for_another_bundle_is_refused(
 ) -> None:
     flip_bit(bundle / "payload.00002", 5)
     before = contents(bundle)
-    other = make_bundle(tmp_path / "other", [key], files={"model.safetensors": bytes(300_000)})
+    other = make_bundle(
+        tmp_path / "other", [key], files={"model.safetensors": weights(bytes(300_000))}
+    )
     patch = made_patch(host, other, other, tmp_path / "out", key, 2)
     with pytest.raises(IntegrityError, match=rf"{patch}: patch\.json: for tiny-1\.0\.0 with"):
         mend(host, bundle, patch)

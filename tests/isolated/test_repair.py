@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.bundles import CHUNK_SIZE, flip_bit, make_bundle
 from support.hosts import Host
+from support.tiny_source import weights
 
 from packager.connected.keys import SigningKey
 from packager.errors import (
@@ -23,7 +24,7 @@ from packager.isolated.media import open_media
 from packager.isolated.repair import Repair, repair
 from packager.progress import Silent
 
-MODEL = random.Random(7).randbytes(30 * CHUNK_SIZE + 12_345)
+MODEL = weights(random.Random(7).randbytes(30 * CHUNK_SIZE + 12_345))
 PARITY = 2
 
 

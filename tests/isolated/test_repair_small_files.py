@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from support.bundles import CHUNK_SIZE, flip_bit, make_bundle, make_key
 from support.hosts import Host, make_host
 from support.tickets import contents
+from support.tiny_source import weights
 
 from packager.connected.keys import SigningKey
 from packager.connected.sign import sign_bundle
@@ -34,7 +35,10 @@ HARMS = ("flip", "cut", "empty", "remove", "directory", "link")
 @pytest.fixture(scope="session")
 def pristine(tmp_path_factory: pytest.TempPathFactory, key: SigningKey) -> Path:
     wheel = random.Random(4).randbytes(CHUNK_SIZE + 77)
-    files = {"model.safetensors": random.Random(3).randbytes(4 * CHUNK_SIZE), "wheel": wheel}
+    files = {
+        "model.safetensors": weights(random.Random(3).randbytes(4 * CHUNK_SIZE)),
+        "wheel": wheel,
+    }
     script = {"setup.sh": b"exit 0\n", "spare.setup.sh": b"exit 0\n"}
     return make_bundle(
         tmp_path_factory.mktemp("pristine"), [key], files=files, volume_size=2 * CHUNK_SIZE,

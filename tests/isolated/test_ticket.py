@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from support.bundles import CHUNK_SIZE, flip_bit, make_bundle
 from support.hosts import Host
 from support.tickets import asked, contents, made_patch, mend
+from support.tiny_source import weights
 
 from packager.connected.keys import SigningKey
 from packager.errors import IntegrityError, MissingVolumeError
 from packager.format.digest import Digest
 
-MODEL = random.Random(9).randbytes(15 * CHUNK_SIZE + 12_345)
+MODEL = weights(random.Random(9).randbytes(15 * CHUNK_SIZE + 12_345))
 
 
 @pytest.fixture(scope="session")

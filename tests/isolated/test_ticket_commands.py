@@ -10,6 +10,7 @@ import pytest
 from support.bundles import CHUNK_SIZE, flip_bit, make_bundle, make_key
 from support.hosts import Host
 from support.tickets import airpack
+from support.tiny_source import weights
 
 from packager.connected.keys import SigningKey
 from packager.connected.sign import sign_bundle
@@ -21,7 +22,7 @@ def built(tmp_path_factory: pytest.TempPathFactory, key: SigningKey) -> Path:
     return make_bundle(
         tmp_path_factory.mktemp("built"),
         [key],
-        files={"model.safetensors": random.Random(9).randbytes(15 * CHUNK_SIZE + 12_345)},
+        files={"model.safetensors": weights(random.Random(9).randbytes(15 * CHUNK_SIZE + 12_345))},
         volume_size=2 * CHUNK_SIZE,
         extra={"notes.txt": b"hello"},
     )

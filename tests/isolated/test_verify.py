@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.bundles import CHUNK_SIZE, flip_bit, keyring_of, make_bundle, make_key
 from support.hosts import Host, make_host
+from support.tiny_source import weights
 
 from packager.connected.keys import SigningKey
 from packager.errors import AirpackError
@@ -17,7 +18,10 @@ from packager.isolated.verify import Damage, Verification
 from packager.store.home import Home
 
 VOLUME_SIZE = 2 * CHUNK_SIZE
-FILES = {"model.safetensors": random.Random(1).randbytes(256 << 10), "config.json": b"{}\n"}
+FILES = {
+    "model.safetensors": weights(random.Random(1).randbytes(256 << 10)),
+    "config.json": b"{}\n",
+}
 MODEL, CONFIG = (f"models/tiny/original/{name}" for name in FILES)
 FIRST, SECOND, LAST = "payload.00001", "payload.00002", "payload.00003"
 

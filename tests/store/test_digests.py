@@ -9,7 +9,7 @@ from support.watching import WatchedTask
 
 from packager.errors import HostError
 from packager.format.digest import Digest
-from packager.store.digests import file_digest, file_digests
+from packager.store.digests import GrowingDigest, file_digest, file_digests
 
 SIZES = (0, 1, 1 << 20, (3 << 20) + 7)
 
@@ -55,3 +55,20 @@ def test_an_interrupt_ends_the_reading(paths: list[Path]) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         file_digests(paths, Interrupted())
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_digest_grows_with_what_passes_by_in_order_and_is_none_before_the_end(size: int) -> None:
+    data = os.urandom(size)
+    growing = GrowingDigest(size)
+    for offset in range(0, size, 700_000):
+        assert growing.value is None
+        growing.take(memoryview(data)[offset : offset + 700_000], offset)
+    assert growing.value == Digest.of(data)
+
+
+def test_a_file_of_which_a_piece_did_not_pass_by_has_no_such_digest() -> None:
+    growing = GrowingDigest(30)
+    for offset in (0, 20, 10):
+        growing.take(memoryview(bytes(10)), offset)
+    assert growing.value is None

@@ -18,19 +18,23 @@ from packager.format.bundle import INDEX_NAME, Bundle, Origin, encode_bundle
 from packager.format.digest import Digest
 from packager.format.golden import Golden
 from packager.format.held import SETUP_DIRECTORY, HeldFile, Setup
-from packager.format.sums import SUMS_NAME, encode_sums, spare_name
+from packager.format.memory import MemoryNeed
+from packager.format.model_signature import MODEL_SIGNATURE
+from packager.format.sums import SUMS_NAME, encode_sums, signature_name, spare_name
 from packager.format.target import Target
 from packager.format.variant import Variant, variant_directory
 from packager.progress import Silent
 from packager.store.digests import file_digest
 from packager.trust.keyring import Keyring, TrustedKey
+from support.tiny_source import weights
 
 CHUNK_SIZE = 1 << 16
 ORIGINAL = "original"
 DEFAULT_FILES: Mapping[str, bytes] = {
-    "model.safetensors": bytes(range(256)) * 1024,  # four chunks and more
+    "model.safetensors": weights(bytes(range(256)) * 1024),  # four chunks and more
     "config.json": b"{}\n",
 }
+DEFAULT_TARGETS = (Target("linux_x86_64", ("3.11",), "2.28"),)
 
 
 @dataclass(frozen=True)
@@ -38,12 +42,14 @@ class EngineVariant:
     """A variant that the engine opens: its name, its GGUF file, how it must answer.
 
     An adapter has ``base``, the name of the variant that it changes, which comes before it.
+    ``memory`` is what the index says that the engine takes.
     """
 
     name: str
     model: Path
     golden: Golden
     base: str | None = None
+    memory: MemoryNeed | None = None
 
 
 def make_key(path: Path, algorithm: str = "p256") -> SigningKey:
@@ -78,6 +84,7 @@ def make_bundle(
     setup: Mapping[str, bytes] | None = None,
     set_up_with: Setup | None = None,
     airpack: str = __version__,
+    targets: Sequence[Target] = DEFAULT_TARGETS,
 ) -> Path:
     """Write ``output``/<name>-<version>/, signed by ``keys``, and return it.
 
@@ -120,7 +127,7 @@ def make_bundle(
         parity=sums.volumes,
         files=plan.files,
         variants=tuple(variants),
-        targets=(Target("linux_x86_64", ("3.11",), "2.28"),),
+        targets=tuple(targets),
         held=tuple(
             HeldFile(m.path, m.size, m.digest, (held or {})[Path(m.path).name])
             for m in left_out.values()
@@ -132,13 +139,17 @@ def make_bundle(
     write_spares(directory, [INDEX_NAME])
     for small, data in (extra or {}).items():
         (directory / small).write_bytes(data)
-    resign(directory, keys)
+    _write_sums(directory)
+    for key in keys:
+        sign_bundle(directory, key)
     return directory
 
 
 def _engine_variant(made: EngineVariant, place: str, others: Sequence[EngineVariant]) -> Variant:
     if made.base is None:
-        return Variant(made.name, "gguf", "Q4_K_M", place, made.model.name, made.golden)
+        return Variant(
+            made.name, "gguf", "Q4_K_M", place, made.model.name, made.golden, memory=made.memory
+        )
     model = next(other.model for other in others if other.name == made.base)
     base = AdapterBase(made.base, file_digest(model))
     return Variant(made.name, "lora", "F32", place, made.model.name, made.golden, base=base)
@@ -146,14 +157,21 @@ def _engine_variant(made: EngineVariant, place: str, others: Sequence[EngineVari
 
 def resign(directory: Path, keys: Sequence[SigningKey]) -> None:
     """Write the sums of what is in ``directory`` now, and sign them: what an insider could do."""
-    for pattern in (f"{SUMS_NAME}*", f"{spare_name(SUMS_NAME)}*"):
+    _write_sums(directory)
+    sums = (directory / SUMS_NAME).read_bytes()
+    for key in keys:
+        name = signature_name(key.public.key_id)
+        (directory / name).write_bytes(key.sign(sums))
+        write_spares(directory, [name])
+
+
+def _write_sums(directory: Path) -> None:
+    for pattern in (f"{SUMS_NAME}*", f"{spare_name(SUMS_NAME)}*", f"*.{MODEL_SIGNATURE}"):
         for signature in directory.glob(pattern):
             signature.unlink()
     digests = {path.name: file_digest(path) for path in directory.iterdir()}
     (directory / SUMS_NAME).write_bytes(encode_sums(digests))
     write_spares(directory, [SUMS_NAME])
-    for key in keys:
-        sign_bundle(directory, key)
 
 
 def flip_bit(path: Path, position: int) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+
+Tensor = tuple[str, tuple[int, ...], bytes]  # dtype, shape, data
 
 REFERENCES = Path(__file__).parents[1] / "references"
 
@@ -79,6 +81,16 @@ def llama_shapes(config: Mapping[str, object]) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def layer_matrices() -> Iterator[tuple[str, int]]:
+    """llama.cpp's names of the matrices in :data:`LLAMA_CONFIG`'s layers, and their columns."""
+    parts = dict.fromkeys(
+        ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up"), 256
+    ) | {"ffn_down": 512}
+    for layer in range(3):
+        for part, columns in parts.items():
+            yield f"blk.{layer}.{part}.weight", columns
+
+
 def byte_tokenizer() -> dict[str, object]:
     """GPT-2's byte-level BPE with no merges: every byte is a token."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
@@ -109,8 +121,8 @@ def decode(data: bytes, dtype: str) -> np.ndarray:
     return np.frombuffer(data, {"F16": "<f2", "F32": "<f4"}[dtype]).astype(np.float32)
 
 
-def safetensors_bytes(tensors: Mapping[str, tuple[str, tuple[int, ...], bytes]]) -> bytes:
-    """A safetensors file: name -> (dtype, shape, data)."""
+def safetensors_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    """A safetensors file of the tensors by their names."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for name, (dtype, shape, data) in tensors.items():
@@ -125,15 +137,42 @@ def safetensors_bytes(tensors: Mapping[str, tuple[str, tuple[int, ...], bytes]])
     return struct.pack("<Q", len(text)) + text + b"".join(data for _, _, data in tensors.values())
 
 
+def read_tensors(shard: Path) -> dict[str, Tensor]:
+    """Every tensor of a shard as it is stored, read without the code under test."""
+    data = shard.read_bytes()
+    begin = 8 + struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8:begin])
+    header.pop("__metadata__", None)
+    return {
+        name: (
+            entry["dtype"],
+            tuple(entry["shape"]),
+            data[begin + entry["data_offsets"][0] : begin + entry["data_offsets"][1]],
+        )
+        for name, entry in header.items()
+    }
+
+
+def weights_size(model: Path) -> int:
+    """The bytes of all tensors of a checkpoint of one shard."""
+    return sum(len(data) for _, _, data in read_tensors(model / "model.safetensors").values())
+
+
+def change_tensor(model: Path, name: str, change: Callable[[np.ndarray], None]) -> None:
+    """Rewrite the one shard of ``model`` with the uint16 bits of one tensor changed."""
+    shard = model / "model.safetensors"
+    tensors = read_tensors(shard)
+    dtype, shape, data = tensors[name]
+    values = np.frombuffer(data, "<u2").copy()
+    change(values)
+    tensors[name] = (dtype, shape, values.tobytes())
+    shard.write_bytes(safetensors_bytes(tensors))
+
+
 def read_source(folder: Path) -> dict[str, np.ndarray]:
     """Every tensor of a checkpoint as float32, read without the code under test."""
-    tensors = {}
-    for shard in sorted(folder.glob("*.safetensors")):
-        data = shard.read_bytes()
-        begin = 8 + struct.unpack("<Q", data[:8])[0]
-        for name, entry in json.loads(data[8:begin]).items():
-            if name != "__metadata__":
-                first, last = entry["data_offsets"]
-                values = decode(data[begin + first : begin + last], entry["dtype"])
-                tensors[name] = values.reshape(entry["shape"])
-    return tensors
+    return {
+        name: decode(data, dtype).reshape(shape)
+        for shard in sorted(folder.glob("*.safetensors"))
+        for name, (dtype, shape, data) in read_tensors(shard).items()
+    }

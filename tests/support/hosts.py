@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from packager.connected.keys import SigningKey
-from packager.isolated.install import Installation, InstallRequest, install
+from packager.isolated.install import install
 from packager.isolated.media import Media, open_media
+from packager.isolated.request import Installation, InstallRequest
 from packager.isolated.trust_store import write_keyring
 from packager.isolated.verify import Verification, authenticate, verify_media
 from packager.progress import Progress, Silent
@@ -41,6 +42,7 @@ class Host:
         variant: str | None = None,
         smoke: bool = False,
         allow_downgrade: bool = False,
+        force: bool = False,
         progress: Progress | None = None,
         patches: tuple[Path, ...] = (),
     ) -> Installation:
@@ -55,6 +57,7 @@ class Host:
             operator="tester",
             now=NOW,
             patches=patches,
+            force=force,
         )
         return install(request, progress or Silent())
 
@@ -75,7 +78,7 @@ class Host:
                 continue
             if path.is_symlink():
                 found[name] = str(path.readlink())
-            elif path.is_file() and name not in ("lock", "log.jsonl"):
+            elif path.is_file() and name not in ("lock", "log.jsonl", "log.jsonl.head"):
                 found[name] = path.read_bytes()
         return found
 

@@ -214,7 +214,8 @@ class Judgement:
         )
 
     def _is_signature(self, name: str) -> bool:
-        return name.removeprefix("spare.") in self.build.signatures
+        bare = name.removeprefix("spare.")
+        return bare in self.build.signatures or bare.endswith(".model.sig")
 
     def _signature_copies(self, name: str) -> list[bytes]:
         bare = name.removeprefix("spare.")
@@ -228,9 +229,17 @@ class Judgement:
 
     @cached_property
     def beyond(self) -> frozenset[str]:
-        """The small files of which no medium has the bytes, under whatever small file's name."""
+        """The small files of which no medium has the bytes, under whatever small file's name.
+
+        What a model signature should be is known of one that holds under a name of its own.
+        """
         there = {m[name] for m in self.media for name in self.build.small if name in m}
-        return frozenset(name for name in self.small if self.build.files[name] not in there)
+        return frozenset(
+            name
+            for name in self.small
+            if self.build.files[name]
+            not in (self._signature_copies(name) if name.endswith(".model.sig") else there)
+        )
 
     @cached_property
     def strangers(self) -> frozenset[tuple[int, str]]:

@@ -48,6 +48,16 @@ def safetensors(
     return len(text).to_bytes(8, "little") + text + random.Random(seed).randbytes(end)
 
 
+def weights(data: bytes) -> bytes:
+    """A valid safetensors file as large as ``data`` and with its bytes, but for a header in front.
+
+    It takes 96 bytes.
+    """
+    size = len(data) - 96
+    tensor = {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}
+    return (88).to_bytes(8, "little") + json.dumps({"w": tensor}).encode().ljust(88) + data[96:]
+
+
 def tiny_source(*, weights: int = 100_000) -> dict[str, bytes]:
     """The files of a repository whose weights take about ``weights`` bytes."""
     return {

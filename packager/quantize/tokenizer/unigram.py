@@ -6,8 +6,6 @@ llama.cpp normalizes text by the same table of replacements (``llm_tokenizer_ugm
 
 from __future__ import annotations
 
-import base64
-import binascii
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -97,7 +95,7 @@ def _normalizing(tokenizer: Fields) -> _Normalizing:
     for step in (*_normalizers(tokenizer), *pretokenizer_steps(tokenizer)):
         kind = step.text("type")
         if kind == "Precompiled":
-            replacements = _charsmap(step)
+            replacements = step.base64("precompiled_charsmap")
         elif kind == "WhitespaceSplit" or (
             kind == "Replace" and step.values.get("pattern") == _SPACES
         ):
@@ -118,13 +116,6 @@ def _normalizers(tokenizer: Fields) -> tuple[Fields, ...]:
         return ()
     outer = tokenizer.mapping("normalizer")
     return tuple(outer.mappings("normalizers")) if outer.text("type") == "Sequence" else (outer,)
-
-
-def _charsmap(step: Fields) -> bytes:
-    try:
-        return base64.b64decode(step.text("precompiled_charsmap"), validate=True)
-    except (binascii.Error, ValueError):
-        raise step.refuse("precompiled_charsmap", "not base64") from None
 
 
 def _replacement_entries(replacements: bytes) -> Iterator[Entry]:

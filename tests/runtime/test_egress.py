@@ -1,0 +1,124 @@
+"""What the engine reaches for is seen and named, whether or not it could have got there."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.reaching_worker import ADDRESS
+
+from packager.errors import NetworkUseError
+from packager.format.golden import Golden
+from packager.progress import Silent
+from packager.runtime import smoke
+from packager.runtime.engine import Engine, EngineOptions
+from packager.runtime.smoke import record_golden, smoke_test
+
+SENDING = """
+import json, socket, sys, threading
+from contextlib import suppress
+from packager.runtime.egress import watch_egress
+watch = watch_egress()
+if watch is None:
+    print("null"); raise SystemExit
+tcp, udp = socket.SOCK_STREAM, socket.SOCK_DGRAM
+four, six = socket.AF_INET, socket.AF_INET6
+refused = []
+def attempt(action):
+    try: action()
+    except OSError as error: refused.append(error.errno)
+attempt(lambda: socket.socket(four, tcp).connect(("192.0.2.1", 443)))
+attempt(lambda: socket.socket(six, tcp).connect(("2001:db8::1", 80)))
+attempt(lambda: socket.socket(six, tcp).connect(("::ffff:192.0.2.2", 80)))
+attempt(lambda: socket.socket(four, udp).sendto(b"x", ("192.0.2.3", 9)))
+attempt(lambda: socket.socket(four, udp).sendmsg([b"x"], [], 0, ("192.0.2.4", 9)))
+thread = threading.Thread(target=attempt, args=(lambda: socket.socket(four, tcp).connect(
+    ("192.0.2.5", 1)),))
+thread.start(); thread.join()
+server = socket.create_server(("127.0.0.1", 0))
+with socket.create_connection(server.getsockname()) as here:
+    here.sendall(b"heard")
+    heard = server.accept()[0].recv(5).decode()
+print(json.dumps({"attempts": watch.attempts(), "heard": heard, "refused": len(refused)}))
+"""
+ENDLESS = """
+import socket
+from contextlib import suppress
+from packager.runtime.egress import MAX_ATTEMPTS, watch_egress
+watch = watch_egress()
+for port in range(1, 2000):
+    with suppress(OSError), socket.socket() as one:
+        one.connect(("192.0.2.1", port))
+print(len(watch.attempts()) == MAX_ATTEMPTS if watch else None)
+"""
+
+
+REACHED = (f"{ADDRESS} port 443",)
+
+
+class Reaching(Engine):
+    worker = "support.reaching_worker"
+
+
+def python(script: str) -> str:
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_way_out_is_refused_and_named_and_loopback_is_left_alone() -> None:
+    seen = json.loads(python(SENDING))
+    if seen is None:
+        pytest.skip("this kernel lets nobody watch")
+    assert seen["attempts"] == [
+        "192.0.2.1 port 443", "2001:db8::1 port 80", "192.0.2.2 port 80", "192.0.2.3 port 9",
+        "192.0.2.4 port 9", "192.0.2.5 port 1",
+    ]  # fmt: skip
+    assert seen["refused"] == 6
+    assert seen["heard"] == "heard"
+
+
+def test_attempts_without_end_take_no_memory_without_end() -> None:
+    assert python(ENDLESS).strip() in ("True", "None")
+
+
+def test_what_the_engine_reaches_for_and_looks_up_is_named(random_model: Path) -> None:
+    with Reaching(random_model) as engine:
+        if not engine.egress.watched:
+            pytest.skip("this kernel lets nobody watch")
+        assert engine.egress.attempts == REACHED
+        engine.tokenize("tokenizer.example")
+        named = "look-up of tokenizer.example" in engine.egress.attempts
+        assert named == ("nameserver" in Path("/etc/resolv.conf").read_text())
+
+
+def test_what_the_engine_wants_before_it_refuses_a_model_is_named(random_model: Path) -> None:
+    with pytest.raises(NetworkUseError) as refused:
+        Reaching(random_model, EngineOptions(name="incomplete"))
+    assert refused.value.message.endswith(REACHED[0])
+    assert refused.value.exit_code == 16
+
+
+@pytest.mark.usefixtures("reaching")
+def test_a_model_that_wants_something_at_the_build_gets_no_golden(random_model: Path) -> None:
+    with pytest.raises(NetworkUseError, match=re.escape(REACHED[0])):
+        record_golden(random_model, prompts=("the",), max_tokens=2, progress=Silent())
+
+
+@pytest.mark.usefixtures("reaching")
+def test_a_smoke_test_that_sees_it_fails_though_every_token_is_right(
+    demo_model: Path, demo_golden: Golden
+) -> None:
+    result = smoke_test(demo_model, demo_golden, variant="q4_k_m", progress=Silent())
+    assert result.tokens_match
+    assert result.egress.attempts == REACHED
+    assert not result.ok
+
+
+@pytest.fixture
+def reaching(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smoke, "Engine", Reaching)
