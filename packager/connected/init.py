@@ -35,8 +35,9 @@ def init_recipe(
 ) -> str:
     """The text of a recipe, to be kept in ``recipe_folder``, for a hub repository or a folder.
 
-    A folder of that name is meant before a repository. Raises ``UsageError`` for a model of an
-    architecture that is not supported, ``HubError`` where the hub does not answer.
+    A folder of that name is meant before a repository. A model that cannot be quantized here is
+    carried as it is. Raises ``UsageError`` where there is no model, ``HubError`` where the hub does
+    not answer.
     """
     folder = Path(source)
     if folder.is_dir():
@@ -59,36 +60,38 @@ def init_recipe(
 class _Model:
     """What a recipe must say of a model. ``origin`` is the lines that name its source.
 
-    ``published`` are its GGUF files, where there is nothing to quantize.
+    ``published`` are its GGUF files, where there is nothing to quantize; ``obstacle`` is why it
+    can only be carried as it is, where it can.
     """
 
     name: str
     origin: tuple[str, ...]
     licence: str | None
     published: tuple[Choice, ...]
+    obstacle: str | None
 
 
 def _look_into(folder: Path, recipe_folder: Path) -> _Model:
     paths = list_folder(folder)
     described = read_folder_files(folder, paths)
     published = published_choices(paths)
-    if not published:
-        _check(described.get(CONFIG), str(folder))
+    obstacle = None if published else _obstacle(described.get(CONFIG), str(folder), paths)
     relative = os.path.relpath(folder.resolve(), recipe_folder.resolve())
     return _Model(
         name=_name(folder.resolve().name),
         origin=(f"path: {_quote(relative)}  # relative to this file",),
         licence=stated_licence(described),
         published=published,
+        obstacle=obstacle,
     )
 
 
 def _look_up(repository: str, progress: Progress, cache: Cache, hub: Hub) -> _Model:
     snapshot = hub.resolve(repository, "main")
     described = read_small_files(snapshot.commit, snapshot.files, cache, progress, hub)
-    published = published_choices([file.path for file in snapshot.files])
-    if not published:
-        _check(described.get(CONFIG), repository)
+    paths = [file.path for file in snapshot.files]
+    published = published_choices(paths)
+    obstacle = None if published else _obstacle(described.get(CONFIG), repository, paths)
     return _Model(
         name=_name(repository.rpartition("/")[2]),
         origin=(
@@ -97,13 +100,26 @@ def _look_up(repository: str, progress: Progress, cache: Cache, hub: Hub) -> _Mo
         ),
         licence=stated_licence(described),
         published=published,
+        obstacle=obstacle,
     )
 
 
-def _check(config: bytes | None, source: str) -> None:
+def _obstacle(config: bytes | None, source: str, paths: Sequence[str]) -> str | None:
+    """Why the model of that ``config`` cannot be quantized here, in a few words, if it cannot."""
     if config is None:
-        raise UsageError(f"{source}: has no {CONFIG}, so it is not a model that airpack knows")
-    check_supported(parse_json_object(config, what=CONFIG))
+        is_adapter = "adapter_config.json" in paths
+        raise UsageError(
+            f"{source}: has no {CONFIG}, so it is not a model that airpack knows",
+            hint="an adapter is a variant in the recipe of its base: {name: NAME, format: lora, "
+            "base: VARIANT, source: {path: DIR}}"
+            if is_adapter
+            else None,
+        )
+    try:
+        check_supported(parse_json_object(config, what=CONFIG))
+    except UsageError as error:
+        return error.message
+    return None
 
 
 def _name(text: str) -> str:
@@ -130,7 +146,18 @@ _QUANTIZED = """\
   - {name: q8_0, format: gguf, type: Q8_0}  # about 1.1 bytes a parameter, nearly lossless
   # - {name: original, format: safetensors}  # the source files as they are
   # - {name: w4a16, format: compressed-tensors, scheme: W4A16}  # for vLLM and transformers"""
+_CARRIED = """\
+  # It cannot be quantized here: {}
+  - {{name: original, format: safetensors}}  # the source files as they are, for other engines"""
 _MOST_OTHERS = 12
+
+
+def _variants(model: _Model) -> str:
+    if model.published:
+        return _published_variants(model.published)
+    if model.obstacle is not None:
+        return _CARRIED.format(" ".join(model.obstacle.split()))
+    return _QUANTIZED
 
 
 def _published_variants(choices: Sequence[Choice]) -> str:
@@ -158,7 +185,7 @@ def _write(model: _Model) -> str:
             "# it enforced at each lock:  licence: {allow: [apache-2.0]}"
         )
     origin = "\n".join(f"  {line}" for line in model.origin)
-    variants = _published_variants(model.published) if model.published else _QUANTIZED
+    variants = _variants(model)
     include = _PUBLISHED_INCLUDE if model.published else _INCLUDE
     return f"""\
 # A recipe of airpack. Next:  airpack lock THIS-FILE  then  airpack build THIS-FILE -o DIR

@@ -56,7 +56,9 @@ def find_variant(home: Home, name: str, variant: str | None) -> InstalledVariant
             files = engine_files(generation.bundle, candidate, generation.path)
             return InstalledVariant(generation, candidate, files.model, files.adapter)
     wanted = "variant that the engine opens" if variant is None else f"variant {variant!r}"
-    raise UsageError(f"{name} has no {wanted} installed; it has {names}")
+    brought = {v.name for v in generation.bundle.variants}
+    hint = f"airpack install BUNDLE --variant {variant}" if variant in brought else None
+    raise UsageError(f"{name} has no {wanted} installed; it has {names}", hint=hint)
 
 
 def smoke(home: Home, name: str, variant: str | None, progress: Progress) -> SmokeResult:

@@ -81,13 +81,28 @@ def test_folder_of_any_name_gives_a_valid_recipe(tmp_path: Path, name: str) -> N
     assert recipe.source == FolderSource(name)
 
 
-def test_architecture_that_is_not_supported_is_refused(tmp_path: Path) -> None:
+def test_model_that_cannot_be_quantized_is_carried_as_it_is_and_the_recipe_says_why(
+    tmp_path: Path,
+) -> None:
     folder = write_folder(tmp_path / "model")
     config = dict(LLAMA_CONFIG) | {"architectures": ["MambaForCausalLM"]}
     (folder / "config.json").write_text(json.dumps(config))
+    recipe = tmp_path / "recipe.yaml"
 
-    with pytest.raises(UsageError, match="MambaForCausalLM"):
-        init_recipe(str(folder), Silent())
+    recipe.write_text(init_recipe(str(folder), Silent(), recipe_folder=tmp_path))
+
+    assert "# It cannot be quantized here: " in recipe.read_text()
+    assert "MambaForCausalLM" in recipe.read_text()
+    [variant] = parse_recipe(recipe.read_bytes()).variants
+    assert variant.format == "safetensors"
+    lock_recipe(recipe, Silent())
+
+
+def test_adapter_is_no_model_and_belongs_into_the_recipe_of_its_base(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(UsageError, match=r"has no config\.json") as caught:
+        init_recipe(str(tmp_path), Silent())
+    assert "format: lora" in str(caught.value.hint)
 
 
 def test_source_that_is_neither_folder_nor_repository() -> None:
