@@ -89,5 +89,5 @@ def _kernels() -> tuple[Finding, ...]:
 
 def _row(finding: Finding) -> tuple[str, ...]:
     verdict = "NOT" if not finding.ok else "note" if finding.hint else "ok"
-    needs = f"; needs {finding.needed}" if finding.needed and verdict != "ok" else ""
+    needs = f"; needs {finding.needed}" if finding.needed else ""
     return (verdict, finding.what, f"{finding.found}{needs}")

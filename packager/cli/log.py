@@ -19,7 +19,7 @@ from packager.store.journal import Event, read_events
 
 # The order in which an event's details are shown; what is not named here comes last.
 _DETAILS = ("name", "version", "sequence", "generation", "generations", "smoke", "subject", "freed")
-_MINOR_DETAILS = ("bundle", "media", "variants")
+_MINOR_DETAILS = ("bundle", "fingerprint", "media", "receipt", "signers", "variants")
 
 
 @click.command(cls=Command)
@@ -61,10 +61,12 @@ def _event_details(event: Event, verbose: bool) -> str:
     shown = [key for key in _DETAILS if key in event.details]
     shown += sorted(key for key in event.details if key not in _DETAILS)
     if not verbose:
-        shown = [
-            key for key in shown if key not in _MINOR_DETAILS and event.details[key] is not False
-        ]
+        shown = [k for k in shown if k not in _MINOR_DETAILS and _says_something(event.details[k])]
     return "  ".join(f"{key.replace('_', ' ')} {_detail(event.details[key])}" for key in shown)
+
+
+def _says_something(value: Json) -> bool:
+    return value is not None and value is not False and value != []
 
 
 def _detail(value: Json) -> str:

@@ -114,6 +114,6 @@ def _disk(home: Home) -> Finding:
     writable = may and not filesystem.read_only
     return Finding(
         "home", f"{home.root}: {filesystem.kind}, {format_size(filesystem.free)} free",
-        "can be written to", writable,
+        "a place to write to", writable,
         None if writable else "export AIRPACK_HOME=DIRECTORY, where this account may write",
     )  # fmt: skip

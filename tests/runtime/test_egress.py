@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -101,6 +104,25 @@ def test_what_the_engine_wants_before_it_refuses_a_model_is_named(random_model: 
         Reaching(random_model, EngineOptions(name="incomplete"))
     assert refused.value.message.endswith(REACHED[0])
     assert refused.value.exit_code == 16
+
+
+def test_the_watcher_ends_with_the_engine_however_that_ends(random_model: Path) -> None:
+    with Engine(random_model) as engine:
+        children = Path(f"/proc/{engine.pid}/task/{engine.pid}/children").read_text().split()
+        assert len(children) == engine.egress.watched
+        os.kill(engine.pid, signal.SIGKILL)
+        deadline = time.monotonic() + 10
+        while any(is_running(int(child)) for child in children) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not any(is_running(int(child)) for child in children)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+    return re.search(r"^State:\s+[ZX]", status, re.MULTILINE) is None
 
 
 @pytest.mark.usefixtures("reaching")
