@@ -17,7 +17,7 @@ from importlib.metadata import version
 from itertools import zip_longest
 from pathlib import Path
 
-from packager.connected.artefacts import find_document, keep_document
+from packager.connected.artefacts import find_bytes, find_document, keep_bytes, keep_document
 from packager.connected.workshop import Workshop, key_of
 from packager.errors import UnsafeContentError
 from packager.format.digest import Digest
@@ -33,6 +33,7 @@ _WALL_SECONDS = 60
 MAX_CHARACTERS = 1 << 20
 _MAX_DOCUMENT_SIZE = 64 << 20
 _SUFFIX = ".template.json"
+_TEXT_SUFFIX = ".rendered.txt"  # under its own digest
 _KEY, _DEFAULT = "tokenizer.chat_template", "default"
 _OWN_FILE, _TOKENIZER = "chat_template.jinja", "tokenizer_config.json"
 _HINT = "take a revision of the model without it, or a tokenizer_config.json you have looked into"
@@ -136,7 +137,7 @@ def _render_one(workshop: Workshop, variant: str, template: str) -> ChatTemplate
         name=f"what the chat template of {variant} makes",
         progress=workshop.progress,
     )
-    if held is not None:
+    if held is not None and (not held.rendered or first_rendering(workshop, held) is not None):
         return held
     rendered = render(template, prompts, variables, what=variant)
     if len(rendered) < len(prompts):
@@ -144,8 +145,25 @@ def _render_one(workshop: Workshop, variant: str, template: str) -> ChatTemplate
             f"{variant}: its chat template makes no text of a conversation that a user begins"
         )
     made = ChatTemplate(Digest.of(template.encode("utf-8")), tuple(map(_digest, rendered)))
+    for digest, text in zip(made.rendered[:1], rendered, strict=False):
+        keep_bytes(workshop.cache, digest, _TEXT_SUFFIX, text.encode("utf-8", "surrogatepass"))
     keep_document(workshop.cache, key, _SUFFIX, made.encode())
     return made
+
+
+def first_rendering(workshop: Workshop, template: ChatTemplate) -> str | None:
+    """What ``template`` made of the first smoke prompt; ``None`` where it made no text of it."""
+    if not template.rendered:
+        return None
+    text = find_bytes(
+        workshop.cache,
+        template.rendered[0],
+        _TEXT_SUFFIX,
+        most=4 * MAX_CHARACTERS,
+        name="what a chat template makes",
+        progress=workshop.progress,
+    )
+    return text.decode("utf-8", "surrogatepass") if text is not None else None
 
 
 def _digest(text: str) -> Digest:

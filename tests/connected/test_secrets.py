@@ -108,7 +108,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, said: str, **variables: str) ->
     [
         ({"HF_TOKEN": "marker-of-a-token"}, "marker-of-a-token", "the value of HF_TOKEN"),
         ({"HOME": "/home/ada"}, "at /home/ada/models/x", "the home directory of the build host"),
-        ({"HOME": "/root"}, '"/root/work"', "the home directory of the build host"),
+        ({"HOME": "/root"}, '"/root/models"', "the home directory of the build host"),
         ({"LOGNAME": "lovelace"}, "built by lovelace", "the user name of the build host"),
     ],
 )

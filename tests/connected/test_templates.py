@@ -44,7 +44,8 @@ def workshop(tmp_path: Path, workplace: Workplace) -> Workshop:
 
 def source(folder: Path, template: object) -> dict[str, Path]:
     file = folder / "tokenizer_config.json"
-    file.write_text(json.dumps({"chat_template": template, "bos_token": {"content": "<s>"}}))
+    config = {"chat_template": template, "tokenizer_class": "ByT5Tokenizer"}  # needs no other file
+    file.write_text(json.dumps(config))
     return {file.name: file}
 
 
