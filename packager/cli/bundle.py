@@ -23,9 +23,9 @@ from packager.cli.inspection import (
     patch_text,
     read_documents,
 )
-from packager.cli.media import listed, open_all_media, open_media_and_patches
+from packager.cli.media import check_beside, open_all_media, open_media_and_patches
 from packager.cli.screen import Screen
-from packager.cli.text import counted
+from packager.cli.text import counted, listed
 from packager.errors import AirpackError, IntegrityError, UsageError
 from packager.format.bundle import parse_bundle
 from packager.format.patch import parse_patch
@@ -36,7 +36,7 @@ from packager.isolated.recover import beyond_parity
 from packager.isolated.repair import Repair
 from packager.isolated.repair import repair as repair_bundle
 from packager.isolated.verify import Verification, authenticate, verify_media
-from packager.store.atomic import naming_refusals, write_file
+from packager.store.atomic import write_file
 
 
 @click.command(cls=Command)
@@ -74,7 +74,7 @@ def verify(
     """Check the signature, every file and every chunk of BUNDLE, on all its media."""
     media, ring = open_all_media(screen, bundles, keys, whole=True)
     if ticket:
-        _check_ticket_place(ticket, media)
+        check_beside(ticket, media)
     verified = authenticate(media, ring, now=reckoned())
     found = verify_media(verified, media, screen)
     for volume in found.volumes:
@@ -157,16 +157,6 @@ def _beyond(done: Repair, title: str, media: Media) -> AirpackError:
         f"{title}: no copy here of {listed(done.beyond)} is good",
         hint=f"airpack verify {words} --ticket FILE asks the sender; install needs none of it",
     )
-
-
-def _check_ticket_place(file: Path, media: Media) -> None:
-    """Refuse a place for the ticket that cannot be, before the hour that verifying takes."""
-    with naming_refusals(file):
-        parent = file.absolute().parent
-        if not parent.is_dir():
-            raise UsageError(f"{file}: there is no directory {parent}")
-        if parent.resolve() in {directory.resolve() for directory in media.directories}:
-            raise UsageError(f"{file}: in the bundle itself, where it would be a stranger")
 
 
 def _write_ticket(found: Verification, file: Path, screen: Screen) -> str | None:

@@ -28,6 +28,7 @@ _COMMANDS = {
     "inspect": ("packager.cli.bundle:inspect", "Say what a bundle claims to be."),
     "verify": ("packager.cli.bundle:verify", "Check a bundle: signature and every byte."),
     "repair": ("packager.cli.bundle:repair", "Make whole what is damaged, from what is good."),
+    "report": ("packager.cli.report:report", "Write a page about a bundle, for people."),
     "diff": ("packager.cli.delta:diff", "Show what a delta from A to B would carry."),
     "copy": ("packager.cli.copy:copy", "Copy a bundle to one medium or several."),
     "trust": ("packager.cli.trust:trust", "Say whose signatures this host accepts."),

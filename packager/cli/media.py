@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import click
-
 from packager.cli.hosts import keyring_for, reckoned
 from packager.cli.screen import Screen
-from packager.cli.text import counted, one_line
+from packager.cli.text import listed, one_line
 from packager.errors import AirpackError, UsageError
 from packager.format.bundle import Bundle
 from packager.isolated.media import Media, open_media, read_run_key
 from packager.isolated.patch import split_patches
 from packager.isolated.verify import authenticate
+from packager.store.atomic import naming_refusals
 from packager.trust.keyring import Keyring
 
 _GO_ON = "-"
-_NAMES_SHOWN = 8
 
 
 def open_all_media(
@@ -85,7 +82,7 @@ def _awaited(screen: Screen, media: Media, ring: Keyring, *, whole: bool) -> Med
     except AirpackError:  # the command itself meets it, and says so
         return media
     while missing := _missing(bundle, media, whole=whole):
-        answer = ask_for_medium(
+        answer = screen.ask(
             f"{bundle.title}: missing {listed(missing)}",
             f"Enter once the next medium is mounted, its directory, or {_GO_ON} to go on without",
         )
@@ -111,21 +108,14 @@ def _with_medium(media: Media, answer: str, ring: Keyring) -> Media:
     return wider
 
 
-def ask_for_medium(fact: str, question: str) -> str:
-    """Say ``fact``, ask on the terminal, and return what a person typed, less its spaces.
+def check_beside(file: Path, media: Media) -> None:
+    """Refuse a place for a file about ``media`` that cannot be, before the hour that reading takes.
 
-    Raises ``click.Abort`` where the terminal has ended.
+    Raises ``UsageError``.
     """
-    click.echo(f"{one_line(fact)}\n{question}: ", err=True, nl=False)
-    line = sys.stdin.readline()
-    if not line:
-        raise click.Abort
-    return line.strip()
-
-
-def listed(names: Iterable[str]) -> str:
-    """The first few of ``names``, and how many more there are."""
-    every = [*names]
-    more = len(every) - _NAMES_SHOWN
-    shown = ", ".join(every[:_NAMES_SHOWN])
-    return f"{shown} and {counted(more, 'other')}" if more > 0 else shown
+    with naming_refusals(file):
+        parent = file.absolute().parent
+        if not parent.is_dir():
+            raise UsageError(f"{file}: there is no directory {parent}")
+        if parent.resolve() in {directory.resolve() for directory in media.directories}:
+            raise UsageError(f"{file}: in the bundle itself, where it would be a stranger")

@@ -381,7 +381,7 @@ def _documents(request: BuildRequest, materials: Materials) -> dict[str, bytes]:
         LOCK_NAME: encode_lock(materials.lock),
     }
     readme = readme_text(materials.bundle, publics)
-    return {**signed, **statements(materials, signed), README_NAME: readme}
+    return {**signed, **statements(materials, signed, publics), README_NAME: readme}
 
 
 def _write_sums(directory: Path, known: Mapping[str, Digest]) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
+from textwrap import indent
 
+from packager.evidence.commands import signature_command
 from packager.format.bundle import Bundle
 from packager.format.sizes import format_size
-from packager.format.sums import SUMS_NAME, signature_name
+from packager.format.sums import SUMS_NAME
 from packager.format.variant import Variant
-from packager.trust.keys import P256, PublicKey
+from packager.trust.keys import PublicKey
 
 README_NAME = "READ-ME-FIRST.txt"
 SETUP_NAME = "setup.sh"
@@ -61,17 +63,8 @@ def _signers(keys: Sequence[PublicKey]) -> str:
 
 
 def _checks(keys: Sequence[PublicKey]) -> str:
-    lines = [_check(key.algorithm, signature_name(key.key_id)) for key in keys]
-    return "\n".join(f"    {line}" for line in lines or [_check(P256, f"{SUMS_NAME}.KEY-ID.sig")])
-
-
-def _check(algorithm: str, signature: str) -> str:
-    if algorithm == P256:
-        return f"openssl dgst -sha256 -verify KEY.pub -signature {signature} {SUMS_NAME}"
-    return (
-        f"openssl pkeyutl -verify -pubin -inkey KEY.pub -rawin -in {SUMS_NAME} \\\n"
-        f"        -sigfile {signature}        (OpenSSL 3.5 or later)"
-    )
+    commands = [signature_command(key.key_id, key.algorithm) for key in keys]
+    return indent("\n".join(commands or [signature_command()]), "    ")
 
 
 def _delta(bundle: Bundle) -> str:
@@ -125,6 +118,7 @@ an open AI model, packed by airpack for a host without a network
     payload    {size} in {volumes} volume(s)
     sequence   {sequence}
     built      {created}
+    report     report.html, one page for any browser: figures, files, a sheet to sign
 {delta}
 Signed by
 {signers}

@@ -1,4 +1,4 @@
-"""What the build says of itself to others: the SBOM and the provenance, from what it has at hand.
+"""What the build says of itself: the SBOM, the provenance and the report, from what it has at hand.
 
 Nothing is read or hashed for it but a few small texts: ``config.json``, the licence texts of the
 source, and what each wheel says of its licence.
@@ -15,15 +15,18 @@ from packaging.utils import parse_wheel_filename
 
 from packager.connected.delta import SetupDelta
 from packager.connected.documents import ENGINE_NOTICES, LIBGOMP_LICENCE
+from packager.connected.footprint import Footprint
 from packager.connected.layout import Member
 from packager.connected.libgomp import LIBGOMP_NAME
 from packager.connected.licence import licence_texts, limit_of
 from packager.connected.lock import CONFIG, MAX_CONFIG_SIZE
+from packager.connected.templates import first_rendering
 from packager.connected.variants import MadeVariant
 from packager.connected.workshop import Workshop
 from packager.errors import AirpackError
 from packager.evidence.materials import Making, Materials, Package, Part
 from packager.evidence.provenance import make_provenance
+from packager.evidence.report import WITHIN, Reported, ReportedKey, make_report
 from packager.evidence.sbom import make_sbom
 from packager.evidence.wheel import METADATA, describe_wheel
 from packager.format.bundle import Bundle
@@ -31,13 +34,20 @@ from packager.format.digest import Digest
 from packager.format.foreign_json import parse_json_object
 from packager.format.held import SETUP_DIRECTORY, is_setup_part
 from packager.format.lock import Lock
-from packager.format.statement import PROVENANCE_NAME, SBOM_NAME
+from packager.format.statement import (
+    PROVENANCE_NAME,
+    REPORT_NAME,
+    SBOM_NAME,
+    FallbackTensor,
+    parse_account,
+)
 from packager.progress import Progress
 from packager.runtime.environment import ENGINE
 from packager.store.atomic import naming_refusals, read_capped
+from packager.trust.keys import PublicKey
 
 _MAX_METADATA_SIZE = 4 << 20
-STATEMENTS = (SBOM_NAME, PROVENANCE_NAME)
+STATEMENTS = (SBOM_NAME, PROVENANCE_NAME, REPORT_NAME)
 
 _OWN = "airpack"
 _LIBGOMP = Package(
@@ -66,7 +76,7 @@ def gather(
         recipe=workshop.recipe,
         lock=lock,
         parts=parts,
-        makings={m.variant.name: Making(m.matrix, len(m.fallbacks)) for m in made},
+        makings={m.variant.name: _making(workshop, m) for m in made},
         texts=texts,
         architecture=_text(first),
         family=_text(config.get("model_type")),
@@ -75,11 +85,49 @@ def gather(
     )
 
 
-def statements(materials: Materials, beside: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The documents, by name; those ``beside`` are what the provenance speaks of, too."""
+def _making(workshop: Workshop, made: MadeVariant) -> Making:
+    template = made.variant.template
+    return Making(
+        matrix=made.matrix,
+        fallbacks=tuple(FallbackTensor(*fallback) for fallback in made.fallbacks),
+        rendered=first_rendering(workshop, template) if template else None,
+    )
+
+
+def statements(
+    materials: Materials, beside: Mapping[str, bytes], keys: Iterable[PublicKey]
+) -> dict[str, bytes]:
+    """The documents, by name; those ``beside`` are what they speak of, too, and ``keys`` sign."""
     sbom = make_sbom(materials)
     digests = {name: Digest.of(data) for name, data in {**beside, SBOM_NAME: sbom}.items()}
-    return {SBOM_NAME: sbom, PROVENANCE_NAME: make_provenance(materials, digests)}
+    made = {SBOM_NAME: sbom, PROVENANCE_NAME: make_provenance(materials, digests)}
+    return {**made, REPORT_NAME: _report(materials, {**beside, **made}, keys)}
+
+
+def _report(
+    materials: Materials, documents: Mapping[str, bytes], keys: Iterable[PublicKey]
+) -> bytes:
+    """The report, of what the ``documents`` say: any host can write it again from them."""
+    return make_report(
+        Reported(
+            bundle=materials.bundle,
+            standing=WITHIN,
+            signers=tuple(ReportedKey(key.key_id, key) for key in keys),
+            sums=None,
+            documents={name: Digest.of(data) for name, data in documents.items()},
+            account=parse_account(documents[PROVENANCE_NAME]),
+            lock=materials.lock,
+            media=_media(materials.bundle, documents),
+        )
+    )
+
+
+def _media(bundle: Bundle, documents: Mapping[str, bytes]) -> tuple[str, ...]:
+    """The media that take it. What signatures add, and the report, is far within the margin."""
+    volumes = tuple(volume.size for volume in bundle.volume_files)
+    setup = (f.size for f in bundle.files if f.path.startswith(f"{SETUP_DIRECTORY}/"))
+    small = (*setup, *(2 * len(data) for data in documents.values()))
+    return tuple(map(str, Footprint(volumes, len(bundle.parity), small).media()))
 
 
 def setup_parts(

@@ -10,6 +10,7 @@ from packager.format.bundle import Bundle
 from packager.format.digest import Digest
 from packager.format.lock import HubCommit, Lock
 from packager.format.recipe import Recipe
+from packager.format.statement import FallbackTensor
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,15 @@ class Part:
 
 @dataclass(frozen=True)
 class Making:
-    """How a variant was made: by which importance matrix, and how many tensors got another type
-    than asked for, since their rows did not fit it.
+    """How a variant was made: by which importance matrix, and which tensors got another type than
+    asked for, since their rows did not fit it.
+
+    ``rendered`` is what its chat template made of the first smoke prompt, if it has one.
     """
 
     matrix: Digest | None
-    fallbacks: int
+    fallbacks: tuple[FallbackTensor, ...]
+    rendered: str | None = None
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ from packager.format.variant import Variant
 
 BUILD_TYPE = "urn:airpack:build:1"
 BUILDER = "urn:airpack:host"
+FALLBACKS_NAMED = 256
+RENDERED_CHARACTERS = 4096
 
 _PATHS = ("matrix", "path", "signed_by", "text")  # members of the recipe, relative to it or not
 
@@ -108,9 +110,17 @@ def _made(materials: Materials, variant: Variant) -> Json:
         "type": variant.type,
         "step": _STEPS[variant.format] if asked.file is None else "carried as published",
         "matrix": {"sha256": making.matrix.hex} if making.matrix else None,
-        "fallbacks": making.fallbacks,
+        "fallbacks": len(making.fallbacks),
+        "named": [fallback.encode() for fallback in making.fallbacks[:FALLBACKS_NAMED]],
+        "rendered": _shown(making.rendered),
         "base": variant.base.variant if variant.base else None,
     }
+
+
+def _shown(text: str | None) -> str | None:
+    """The beginning of ``text``, with what is no Unicode in it escaped; nothing of an empty one."""
+    beginning = (text or "")[:RENDERED_CHARACTERS].encode("utf-8", "backslashreplace")
+    return beginning.decode("utf-8") or None
 
 
 _STEPS = {

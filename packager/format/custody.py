@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from packager.format.bundle import Bundle
+from packager.format.digest import Digest
+
 WIDTH = 78
 _INDENT = 22
 _BLANK = "_" * 40
@@ -17,22 +20,38 @@ _BLANK = "_" * 40
 
 @dataclass(frozen=True)
 class Carried:
-    """What the media carry: ``digest`` is that of the signed sums, ``size`` in bytes."""
+    """What the media carry: ``digest`` is that of the signed sums, ``size`` in bytes.
+
+    Before there are sums, it is ``None``, and left for a pen.
+    """
 
     title: str
     sequence: int
-    digest: str
+    digest: str | None
     created: str
     size: int
     files: int
     signers: tuple[str, ...]
+
+    @classmethod
+    def of(cls, bundle: Bundle, digest: Digest | None, signers: tuple[str, ...]) -> Carried:
+        """What ``bundle`` carries, with all its volumes."""
+        return cls(
+            title=bundle.title,
+            sequence=bundle.sequence,
+            digest=digest.hex if digest else None,
+            created=bundle.created,
+            size=sum(volume.size for volume in bundle.volume_files),
+            files=len(bundle.files),
+            signers=signers,
+        )
 
 
 @dataclass(frozen=True)
 class CarriedMedium:
     """One medium; what is ``None`` is left for a pen."""
 
-    number: int
+    number: int | None
     label: str | None = None
     serial: str | None = None
     model: str | None = None
@@ -53,7 +72,10 @@ class Received:
 def custody_sheet(
     carried: Carried, media: Sequence[CarriedMedium], received: Received | None
 ) -> str:
-    """The sheet, in lines of at most 78 characters but where a name is longer."""
+    """The sheet, in lines of at most 78 characters but where a name is longer.
+
+    Where no media are known yet, there is room for one: each gets its own sheet.
+    """
     lines = [
         "CHAIN OF CUSTODY: MEDIA IN TRANSPORT".center(WIDTH).rstrip(),
         "(fields of NIST SP 800-53 rev. 5, MP-5)".center(WIDTH).rstrip(),
@@ -68,7 +90,7 @@ def custody_sheet(
         ),
         "",
         "2. THE MEDIA",
-        *(line for medium in media for line in _medium(medium, len(media))),
+        *(line for m in media or (CarriedMedium(None),) for line in _medium(m, len(media))),
         "",
         "3. WHAT PROTECTS IT (MP-5 a)",
         *_fields(
@@ -97,7 +119,7 @@ def _fields(*fields: tuple[str, str | None]) -> Iterable[str]:
 
 
 def _medium(medium: CarriedMedium, count: int) -> Iterable[str]:
-    yield f"   medium {medium.number} of {count}"
+    yield f"   medium {medium.number or '____'} of {count or '____'}"
     yield from _fields(
         ("label", medium.label), ("serial number", medium.serial), ("make and model", medium.model)
     )

@@ -22,7 +22,7 @@ def sheet_of_media(bundle: Bundle, digest: Digest, signers: tuple[str, ...], med
 
     ``digest`` is that of the signed sums; whether the signatures hold is not judged here.
     """
-    carried = _carried(bundle, digest, signers)
+    carried = Carried.of(bundle, digest, signers)
     mediums = []
     for number, directory in enumerate(media.directories, start=1):
         device = identify_device(directory)
@@ -46,20 +46,8 @@ def sheet_of_generation(generation: Generation) -> str:
         checks=("signatures and every chunk that was installed: ok", *map(_smoke, receipt.smoke)),
         receipt=file_digest(generation.path / RECEIPT_NAME).hex,
     )
-    carried = _carried(generation.bundle, receipt.bundle, receipt.signers)
+    carried = Carried.of(generation.bundle, receipt.bundle, receipt.signers)
     return custody_sheet(carried, mediums, received)
-
-
-def _carried(bundle: Bundle, digest: Digest, signers: tuple[str, ...]) -> Carried:
-    return Carried(
-        title=bundle.title,
-        sequence=bundle.sequence,
-        digest=digest.hex,
-        created=bundle.created,
-        size=sum(volume.size for volume in bundle.volume_files),
-        files=len(bundle.files),
-        signers=signers,
-    )
 
 
 def _smoke(record: SmokeRecord) -> str:

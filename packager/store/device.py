@@ -56,7 +56,12 @@ def _name_in(directory: Path, device: str) -> str | None:
 
 
 def _attribute(place: Path, names: tuple[str, ...], sys: Path) -> str | None:
-    """The first of the attributes ``names`` that the device, or what it hangs on, has."""
+    """The first of the attributes ``names`` that the device, or what it hangs on, has.
+
+    What is only made up in memory or of other devices has no serial number of its own.
+    """
+    if "virtual" in place.relative_to(sys.resolve()).parts:
+        return None
     for directory in (place, *place.parents):
         if directory == sys.resolve():
             return None

@@ -13,8 +13,13 @@ from packager.format.bundle import INDEX_NAME, parse_bundle
 from packager.format.digest import Digest
 from packager.format.lock import GIT_BLOB, SHA256, ContentId, HubCommit, Lock, LockedFile
 from packager.format.recipe import parse_recipe
+from packager.format.statement import FallbackTensor
 
 REVISION = "1f" * 20
+FALLEN = (
+    FallbackTensor("blk.0.attn_q.weight", "Q4_K", "Q5_0"),
+    FallbackTensor("token_embd.weight", "Q6_K", "Q8_0"),
+)
 RECIPE = """\
 name: tiny
 source: {hub: org/tiny}
@@ -49,7 +54,7 @@ def materials(tmp_path: Path) -> Materials:
             Part("click-8.5.1-py3-none-any.whl", Digest.of(b"click"), click),
             Part("setup.sh", Digest.of(b"setup"), None),
         ),
-        makings={"original": Making(Digest.of(b"matrix"), fallbacks=2)},
+        makings={"original": Making(Digest.of(b"matrix"), FALLEN, rendered="<user>Où ?")},
         texts={"LICENSE": frozenset({"apache-2.0"})},
         architecture="LlamaForCausalLM",
         family="llama",

@@ -48,3 +48,16 @@ def test_a_device_without_a_serial_is_no_error(stick: tuple[Path, Path, Path]) -
     place, sys, by = stick
     (sys / "devices/pci0/usb1/1-2/serial").unlink()
     assert identify_device(place, sys=sys, by=by).serial is None
+
+
+def test_what_is_no_device_of_its_own_has_no_serial(stick: tuple[Path, Path, Path]) -> None:
+    place, sys, by = stick
+    (sys / "devices/pci0").rename(sys / "devices/virtual")
+    number = place.stat().st_dev
+    link = sys / "dev/block" / f"{os.major(number)}:{os.minor(number)}"
+    link.unlink()
+    link.symlink_to(sys / "devices/virtual/usb1/1-2/host6/block/sdb/sdb1")
+
+    found = identify_device(place, sys=sys, by=by)
+
+    assert (found.label, found.serial, found.model) == ("AIR PACK", None, None)
