@@ -15,6 +15,7 @@ from packager.errors import HostError
 from packager.isolated.media import Media, read_run_key
 from packager.isolated.trust_store import read_keyring, reckoned_now
 from packager.store.home import Home, default_home
+from packager.trust.clock import NEWEST_NAME
 from packager.trust.keyring import Keyring
 from packager.trust.verify import CLOCK_TOLERANCE
 
@@ -65,7 +66,8 @@ def warn_of_clock(screen: Screen) -> None:
     if time - clock > CLOCK_TOLERANCE:
         screen.warn(
             f"this host's clock says {clock:%Y-%m-%d}; a bundle that it installed was built on "
-            f"{time:%Y-%m-%d}, so dates are judged as on that day: set the clock"
+            f"{time:%Y-%m-%d}, so dates are judged as on that day: set the clock; or, where that "
+            f"bundle is wrong, remove {home().trust / NEWEST_NAME}"
         )
 
 

@@ -17,6 +17,7 @@ from packager.cli.key_options import (
 from packager.cli.screen import Screen
 from packager.cli.text import counted, table
 from packager.cli.trust_sets import export_set, import_set
+from packager.errors import TrustError
 from packager.format.canonical import Json
 from packager.format.timestamps import format_timestamp
 from packager.isolated.media import check_not_beside_sums
@@ -115,6 +116,7 @@ def revoke(screen: Screen, key_id: str, reason: str | None) -> None:
     with place.changing():
         ring = read_keyring(place).with_revoked(key_id, reason)
         _change(place, ring, "trust revoke", key_id, {"reason": reason})
+    _warn_of_reach(screen, ring)
     screen.result({"ok": True, "key": key_id, "reason": reason}, f"revoked: {key_id}")
 
 
@@ -136,6 +138,14 @@ def policy(screen: Screen, threshold: int, algorithms: tuple[str, ...]) -> None:
         {"ok": True, "threshold": threshold, "require_algorithms": list(ring.require_algorithms)},
         f"{counted(threshold, 'signature')} needed from now{_kinds(ring)}",
     )
+
+
+def _warn_of_reach(screen: Screen, ring: Keyring) -> None:
+    """Say so where no bundle can be signed any more as this host demands."""
+    try:
+        ring.require_within_reach()
+    except TrustError as error:
+        screen.warn(f"nothing can be installed now: {error.message}; {error.hint}")
 
 
 def _change(

@@ -37,6 +37,13 @@ def export_set(screen: Screen, output: Path) -> None:
         raise TrustError("this host trusts no key yet", hint="airpack trust add FILE.pub")
     signed = ring.as_set()
     write_new_key_set(output, signed)
+    for entry in signed.key_set.keys:
+        here = ring.find(entry.key_id)
+        if here and here.revoked and not entry.revoked:
+            screen.warn(
+                f"key {entry.key_id} ({here.name}) is revoked on this host, but not by the set: on "
+                f"the other one, too: airpack trust revoke {entry.key_id}"
+            )
     screen.result(
         {"ok": True, "file": str(output), **set_document(signed)},
         f"written: {output}{_beside(signed)}\n"

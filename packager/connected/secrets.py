@@ -30,11 +30,14 @@ _LEAST_DISTINCT = 10  # characters that differ, in a token that is none: hf_xxxx
 
 # What begins such a token or key (cheap to look for), and all of it.
 _SHAPES = {
-    "a Hugging Face token": (b"hf_", rb"\bhf_[A-Za-z0-9]{30,}\b"),
-    "a GitHub token": (b"gh", rb"\bgh[pousr]_[A-Za-z0-9]{36,}\b"),
-    "a fine-grained GitHub token": (b"github_pat_", rb"\bgithub_pat_[A-Za-z0-9_]{50,}\b"),
-    "a GitLab token": (b"glpat-", rb"\bglpat-[A-Za-z0-9_-]{20,}\b"),
-    "an AWS access key": (b"A", rb"\b(?:AKIA|ASIA)[A-Z0-9]{9}(?!EXAMPLE)[A-Z0-9]{7}\b"),
+    "a Hugging Face token": (b"hf_", rb"hf_[A-Za-z0-9]{30,}\b"),
+    "a GitHub token": (b"gh", rb"gh[pousr]_[A-Za-z0-9]{36,}\b"),
+    "a fine-grained GitHub token": (b"github_pat_", rb"github_pat_[A-Za-z0-9_]{50,}\b"),
+    "a GitLab token": (b"glpat-", rb"glpat-[A-Za-z0-9_-]{20,}\b"),
+    "an AWS access key": (b"A", rb"(?:AKIA|ASIA)[A-Z0-9]{9}(?!EXAMPLE)[A-Z0-9]{7}\b"),
+    "a key of OpenAI or Anthropic": (b"sk-", rb"sk-(?:ant|proj|svcacct)-[A-Za-z0-9_-]{40,}"),
+    "a Google API key": (b"AIza", rb"AIza[A-Za-z0-9_-]{35}(?![A-Za-z0-9_-])"),
+    "a Slack token": (b"xox", rb"xox[abeprs]-[A-Za-z0-9-]{20,}"),
     "a private key": (
         b"PRIVATE KEY-----",
         (
@@ -43,12 +46,17 @@ _SHAPES = {
         ),
     ),
 }
-_PATTERNS = {kind: (begin, re.compile(shape)) for kind, (begin, shape) in _SHAPES.items()}
+# Where one begins: at a word, behind a line feed as JSON writes it, or a colon as addresses do.
+_BEGIN = rb"(?:\b|(?=-)|(?<=\\[bfnrt])|(?<=%[0-9A-Fa-f]{2}))"
+_PATTERNS = {kind: (begin, re.compile(_BEGIN + shape)) for kind, (begin, shape) in _SHAPES.items()}
 
 # Homes and names that many hosts have; in a text of others they tell nothing of this one.
 _COMMON_NAMES = frozenset((
-    "admin", "airpack", "builder", "debian", "docker", "jenkins", "linux", "localhost", "model",
-    "models", "nobody", "python", "runner", "ubuntu", "user", "vagrant", "worker", "workspace",
+    "admin", "airpack", "build", "builder", "builds", "bundle", "click", "cryptography", "debian",
+    "desktop", "docker", "engine", "gitlab", "jenkins", "laptop", "license", "linux", "llama",
+    "localhost", "medium", "model", "models", "nobody", "openssl", "package", "payload", "python",
+    "recipe", "release", "runner", "security", "sender", "server", "service", "setup", "ubuntu",
+    "user", "vagrant", "variant", "worker", "workspace", "workstation",
 ))  # fmt: skip
 _LEAST_NAME = 5
 

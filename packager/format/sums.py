@@ -22,7 +22,7 @@ _LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9._-]{1,120})\Z")
 _KEYED = re.compile(
     r"(?:spare\.)?SHA256SUMS\.[0-9a-f]{16}\.sig\Z"
     r"|(?:spare\.)?provenance\.[0-9a-f]{16}\.dsse\.json\Z"
-    r"|(?:spare\.)?[a-z0-9][a-z0-9._-]{0,62}\.[0-9a-f]{16}\.model\.sig\Z"
+    r"|(?:spare\.)?(?P<variant>[a-z0-9][a-z0-9._-]{0,62})\.[0-9a-f]{16}\.model\.sig\Z"
 )
 # What is made when the sums are there; in any case, since some media do not tell cases apart.
 _UNLISTED = re.compile(
@@ -93,3 +93,9 @@ def signature_key_id(name: str) -> str | None:
 def carries_key_id(name: str) -> bool:
     """Whether ``name`` is of a kind that signers add later, so that no sums can list it."""
     return bool(_KEYED.match(name))
+
+
+def keyed_variant(name: str) -> str | None:
+    """What a model signature, or a spare copy of one, is named after; ``None`` of another file."""
+    match = _KEYED.match(name)
+    return match["variant"] if match else None

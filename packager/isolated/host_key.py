@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import stat
 import subprocess
 from dataclasses import dataclass
@@ -54,14 +55,16 @@ def find_host_key(home: Home) -> HostKey | None:
 
 
 def _openssl(key: Path, *words: str, given: bytes = b"") -> bytes:
+    path = _search_path()
     try:
         done = subprocess.run(
-            ["openssl", *words],
+            # Without a passphrase: nobody may be there to be asked for one.
+            [_find_openssl(path), *words, "-passin", "pass:"],
             input=given,
             capture_output=True,
             timeout=_SECONDS,
             check=False,
-            env={**os.environ, "LC_ALL": "C"},
+            env={"PATH": path, "LC_ALL": "C"},
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise HostError(
@@ -72,3 +75,16 @@ def _openssl(key: Path, *words: str, given: bytes = b"") -> bytes:
         words_of_it = " ".join(done.stderr.decode("utf-8", "replace").split())[:_MAX_WORDS]
         raise HostError(f"{key}: openssl cannot use this key: {words_of_it}")
     return done.stdout
+
+
+def _find_openssl(path: str) -> str:
+    found = shutil.which("openssl", path=path)
+    if found is None:
+        raise FileNotFoundError("it is in no directory of PATH")
+    return found
+
+
+def _search_path() -> str:
+    """The directories of ``PATH``, less those that depend on where this runs: on a medium, say."""
+    places = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    return os.pathsep.join(place for place in places if Path(place).is_absolute())

@@ -10,7 +10,6 @@ from __future__ import annotations
 import http.client
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,13 +18,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import quote
 
-from packager.errors import AirpackError, HostError, MissingVolumeError, UsageError
+from packager.errors import AirpackError, HostError, MissingVolumeError
 from packager.format.bundle import INDEX_NAME, MAX_INDEX_SIZE
 from packager.format.digest import Digest
 from packager.format.model_signature import MAX_MODEL_SIGNATURE_SIZE, model_signature_name
 from packager.format.sums import MAX_SUMS_SIZE, SUMS_NAME, signature_name, spare_name
 from packager.format.volumes import VolumeFile
 from packager.isolated.chunks import ChunkHandler
+from packager.isolated.http_client import BROKEN, ask, check_address, read_at_most
 from packager.isolated.media import Media
 from packager.isolated.verify import authenticate
 from packager.progress import Progress, Task
@@ -35,10 +35,8 @@ from packager.trust.keys import MAX_SIGNATURE_SIZE
 from packager.trust.verify import VerifiedBundle
 
 TRIES = 5
-_SECONDS = 60.0
 _PAUSE = 1.0  # seconds before the second try, doubled before each further one
 _NOT_THERE = (403, 404, 410)
-_BROKEN = (OSError, http.client.HTTPException)
 
 
 @dataclass(frozen=True)
@@ -57,14 +55,14 @@ class HttpSource:
         patience = _Patience(self, name)
         while True:
             try:
-                with self._open(name, 0) as answer:
-                    data = answer.read(max_size + 1)
+                with ask(self._address(name), 0) as answer:
+                    data = read_at_most(answer, max_size + 1)
                 break
             except urllib.error.HTTPError as error:
                 if error.code in _NOT_THERE:
                     return None
                 patience.failed(error)
-            except _BROKEN as error:
+            except BROKEN as error:
                 patience.failed(error)
         if len(data) > max_size:
             raise HostError(f"{self.url}{name}: more than {max_size} bytes")
@@ -125,7 +123,7 @@ class HttpSource:
                 if error.code in _NOT_THERE:
                     raise MissingVolumeError(f"{self.url}{volume.name}: {error.reason}") from None
                 patience.failed(error)
-            except _BROKEN as error:
+            except BROKEN as error:
                 patience.failed(error)
 
     def _one_answer(
@@ -133,7 +131,7 @@ class HttpSource:
     ) -> Iterator[tuple[int, memoryview]]:
         """What one answer of the server gives of the chunks ``wanted``."""
         begin, _ = volume.place(wanted[0])
-        with self._open(volume.name, begin) as answer:
+        with ask(self._address(volume.name), begin) as answer:
             position = begin if answer.status == http.client.PARTIAL_CONTENT else 0
             for chunk in wanted:
                 offset, size = volume.place(chunk)
@@ -143,14 +141,8 @@ class HttpSource:
                 yield chunk, memoryview(data)
                 position = offset + size
 
-    def _open(self, name: str, offset: int) -> http.client.HTTPResponse:
-        request = urllib.request.Request(f"{self.url}{quote(name)}")  # noqa: S310  # http by its caller
-        if offset:
-            request.add_header("Range", f"bytes={offset}-")
-        answer = urllib.request.urlopen(request, timeout=_SECONDS)  # noqa: S310
-        if not isinstance(answer, http.client.HTTPResponse):
-            raise UsageError(f"{self.url}: no HTTP address")
-        return answer
+    def _address(self, name: str) -> str:
+        return f"{self.url}{quote(name)}"
 
 
 class _Patience:
@@ -176,11 +168,10 @@ def _reason(error: Exception) -> str:
 
 
 def _skip(answer: http.client.HTTPResponse, size: int) -> None:
+    buffer = memoryview(bytearray(min(size, 1 << 20)))
     while size > 0:
-        data = answer.read(min(size, 1 << 20))
-        if not data:
-            raise ConnectionError("ended early")
-        size -= len(data)
+        _read_into(answer, buffer[:size])
+        size -= len(buffer[:size])
 
 
 def _read_into(answer: http.client.HTTPResponse, buffer: memoryview) -> None:
@@ -198,9 +189,10 @@ def open_bundle_at(
 ) -> Iterator[Media]:
     """The bundle at ``url``: its small files are here until the block ends, its volumes there.
 
-    Raises ``MissingVolumeError`` where no bundle is there, ``HostError`` where no server is.
+    Raises ``MissingVolumeError`` where no bundle is there, ``HostError`` where no server is, and
+    ``UsageError`` for an address that is none, or holds a secret.
     """
-    source = HttpSource(f"{url.rstrip('/')}/", progress)
+    source = HttpSource(f"{check_address(url).rstrip('/')}/", progress)
     with TemporaryDirectory(prefix="airpack-") as place:
         media = Media((Path(place),), source)
         _bring(source, Path(place), _evidence_names(keyring))

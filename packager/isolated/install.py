@@ -11,6 +11,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 
 from packager.errors import AirpackError, IntegrityError, SmokeTestError, UsageError
@@ -22,6 +23,7 @@ from packager.isolated.content import check_variants
 from packager.isolated.evidence import write_evidence
 from packager.isolated.held import check_held
 from packager.isolated.host_key import find_host_key
+from packager.isolated.lifecycle import finish_interrupted
 from packager.isolated.media import Media
 from packager.isolated.model_signing import place_model_signatures
 from packager.isolated.patch import open_patch
@@ -30,6 +32,7 @@ from packager.isolated.receipts import make_receipt, record_install, record_refu
 from packager.isolated.request import Decided, Installation, InstallRequest
 from packager.isolated.stage import stage_files
 from packager.isolated.trust_store import (
+    read_keyring,
     read_newest,
     read_sequences,
     reckoned_now,
@@ -42,11 +45,11 @@ from packager.runtime.engine import network_use
 from packager.runtime.smoke import SmokeResult, smoke_test
 from packager.store.atomic import make_directory
 from packager.store.blobs import link_blob
-from packager.store.generations import next_number, publish, staging, sweep_leftovers
+from packager.store.generations import next_number, publish, staging
 from packager.store.home import Home
 from packager.store.partials import partial_room, remove_partials, taking_back
 from packager.trust.clock import newer
-from packager.trust.verify import VerifiedBundle
+from packager.trust.verify import VerifiedBundle, require_signers
 
 
 def install(request: InstallRequest, progress: Progress) -> Installation:
@@ -77,7 +80,8 @@ def _install(request: InstallRequest, progress: Progress) -> Installation:
     for misfit in decided.misfits:
         progress.note(f"installing in spite of it: {misfit.what}: {misfit.found}")
     with home.changing():
-        sweep_leftovers(home)
+        _judge_again(verified, home, now)
+        finish_interrupted(home, now=request.now, operator=request.operator)
         if not request.allow_downgrade:
             read_sequences(home).check(verified)
         check_held(bundle, [f for v in variants for f in bundle.held_files(v)], home, progress)
@@ -90,6 +94,15 @@ def _install(request: InstallRequest, progress: Progress) -> Installation:
             stage_files(verified, files, request.media, home, progress, patches)
             check_variants(bundle, variants, home)
             return _activate(request, decided, progress)
+
+
+def _judge_again(verified: VerifiedBundle, home: Home, now: datetime) -> None:
+    """Judge the signatures by the keyring as it is now, which nobody else changes any more.
+
+    A key may have been revoked while a person looked for the next medium.
+    """
+    ring = read_keyring(home).with_run_keys(signer.key for signer in verified.signers)
+    require_signers(verified.evidence, ring, now=now)
 
 
 @contextmanager
@@ -146,7 +159,8 @@ def _raising_mark(home: Home, verified: VerifiedBundle) -> Iterator[None]:
 
 
 def _refuse_strangers(verified: VerifiedBundle, media: Media) -> None:
-    stranger = next(iter(find_strangers(media, verified.sums)), None)
+    found = find_strangers(media, verified.sums, verified.bundle, verified.signers)
+    stranger = next(iter(found), None)
     if stranger is not None:
         raise IntegrityError(
             f"{stranger}: not part of the signed bundle",

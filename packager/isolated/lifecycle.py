@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
-from packager.errors import IntegrityError, UsageError
+from packager.errors import AirpackError, IntegrityError, UsageError
 from packager.format.canonical import Json
 from packager.format.receipt import RECEIPT_NAME
 from packager.format.variant import Variant
@@ -17,15 +19,17 @@ from packager.store.blobs import collect_garbage
 from packager.store.digests import file_digest
 from packager.store.generations import (
     Generation,
+    Removal,
     check_number,
     current_number,
     find_generation,
+    find_removals,
+    finish_removals,
     installed_names,
     make_current,
     numbers_of,
     read_generation,
-    remove_generation,
-    remove_model,
+    remove,
     sweep_leftovers,
 )
 from packager.store.home import Home
@@ -79,13 +83,14 @@ def roll_back(home: Home, name: str, to: int | None, *, now: datetime, operator:
     """Make an earlier generation current: ``to``, or the newest one before the current."""
     with home.changing():
         target = find_generation(home, name, to) if to is not None else _previous(home, name)
-        make_current(home, name, target.number)
         details: dict[str, Json] = {
             "name": name,
             "generation": target.number,
             "operator": operator,
         }
+        # In this order, so that nothing becomes current that the log does not know of.
         append_event(home.log, "rollback", details, now=now)
+        make_current(home, name, target.number)
         return find_generation(home, name)
 
 
@@ -101,40 +106,66 @@ def _previous(home: Home, name: str) -> Generation:
     return find_generation(home, name, earlier[-1])
 
 
+def check_removable(home: Home, name: str, number: int | None) -> None:
+    """Raise ``UsageError`` where :func:`uninstall` would find nothing to do."""
+    going = (n for removal in find_removals(home) if removal.name == name for n in removal.numbers)
+    if not any(number in (None, n) for n in going):
+        check_number(home, name, number)
+
+
 def uninstall(
     home: Home, name: str, number: int | None, *, now: datetime, operator: str
 ) -> tuple[int, ...]:
     """Take away one generation of ``name``, or all, damaged or not; returns their numbers.
 
-    Raises ``UsageError`` for the current one of several: roll back first. The store keeps the
-    bytes until :func:`free_space`; with the model goes what an interrupted install has of it.
+    One that was interrupted is brought to its end. Raises ``UsageError`` for the current one of
+    several: roll back first. The store keeps the bytes until :func:`free_space`; with the model
+    goes what an interrupted install has of it.
     """
     with home.changing():
+        finished = finish_interrupted(home, now=now, operator=operator)
+        done = tuple(n for removal in finished if removal.name == name for n in removal.numbers)
+        if number in done:
+            return (number,)
+        if number is None and done and name not in installed_names(home):
+            return done
         numbers = check_number(home, name, number)
-        removed = numbers if number is None else (number,)
-        if removed == numbers:
-            remove_model(home, name)
-            remove_partials(home, name)
-        else:
-            if number == current_number(home, name):
-                raise UsageError(
-                    f"{name}: generation {number} is the current one",
-                    hint=f"airpack rollback {name}, then this again",
-                )
-            remove_generation(home, name, removed[0])
-        details: dict[str, Json] = {
-            "name": name,
-            "generations": list(removed),
-            "operator": operator,
-        }
-        append_event(home.log, "uninstall", details, now=now)
-        return removed
+        if number is not None and numbers != (number,) and number == current_number(home, name):
+            raise UsageError(
+                f"{name}: generation {number} is the current one",
+                hint=f"airpack rollback {name}, then this again",
+            )
+        whole = number is None or numbers == (number,)
+        record = partial(_record_removal, home, now, operator)
+        removal = remove(home, name, None if whole else number, record)
+        if whole:
+            with suppress(AirpackError):  # the model has gone; gc frees what this could not
+                remove_partials(home, name)
+        return removal.numbers
+
+
+def _record_removal(home: Home, now: datetime, operator: str, removal: Removal) -> None:
+    details: dict[str, Json] = {
+        "name": removal.name,
+        "generations": list(removal.numbers),
+        "operator": operator,
+    }
+    append_event(home.log, "uninstall", details, now=now)
+
+
+def finish_interrupted(home: Home, *, now: datetime, operator: str) -> tuple[Removal, ...]:
+    """Bring to its end what interrupted commands began; returns what they were taking away.
+
+    The caller holds the home's lock.
+    """
+    sweep_leftovers(home)
+    return finish_removals(home, partial(_record_removal, home, now, operator))
 
 
 def free_space(home: Home, *, now: datetime, operator: str) -> int:
-    """Remove what no generation holds, and what interrupted installs left; returns the bytes."""
+    """Remove what no generation holds, and what interrupted commands left; returns the bytes."""
     with home.changing():
-        sweep_leftovers(home)
+        finish_interrupted(home, now=now, operator=operator)
         freed = collect_garbage(home) + remove_partials(home)
         append_event(home.log, "gc", {"freed": freed, "operator": operator}, now=now)
         return freed

@@ -214,19 +214,39 @@ def read_evidence(
     ``keyring`` can tell. Raises ``MissingVolumeError``, ``IntegrityError`` or ``HostError`` where
     there is none.
     """
-    indices = _readings(media, document.name, document.max_size)
+    all_sums = _readings(media, SUMS_NAME, MAX_SUMS_SIZE)
+
+    def lists(sums: bytes, index: bytes) -> bool:
+        return f"{Digest.of(index)}  {document.name}\n".encode() in sums
+
+    # No sums list the others, which are large, and could be as many as there are copies.
+    indices = _readings(
+        media,
+        document.name,
+        document.max_size,
+        lambda index: any(lists(sums, index) for sums in all_sums),
+    )
     signatures = _read_signatures(media)
     readings: list[Evidence] = []
-    for sums in _readings(media, SUMS_NAME, MAX_SUMS_SIZE):
-        listed = [i for i in indices if f"{Digest.of(i)}  {document.name}\n".encode() in sums]
+    for sums in all_sums:
+        listed = [index for index in indices if lists(sums, index)]
         chosen = choose_signatures(signatures, sums, keyring)
         readings.append(Evidence(sums, chosen, (listed or indices)[0]))
     return tuple(readings)
 
 
-def _readings(media: Media, name: str, max_size: int) -> tuple[bytes, ...]:
-    """The contents, each once, of all copies and spare copies of ``name`` that can be read."""
-    found, errors = _read_copies(media, name, max_size)
+def _anything(_data: bytes) -> bool:
+    return True
+
+
+def _readings(
+    media: Media, name: str, max_size: int, wanted: Callable[[bytes], bool] = _anything
+) -> tuple[bytes, ...]:
+    """The contents, each once, of all copies and spare copies of ``name`` that can be read.
+
+    Of those that are not ``wanted`` there is one at most, the first of all.
+    """
+    found, errors = _read_copies(media, name, max_size, wanted)
     if found:
         return found
     if errors:
@@ -248,17 +268,20 @@ def _read_signatures(media: Media) -> dict[str, tuple[bytes, ...]]:
 
 
 def _read_copies(
-    media: Media, name: str, max_size: int
+    media: Media, name: str, max_size: int, wanted: Callable[[bytes], bool] = _anything
 ) -> tuple[tuple[bytes, ...], list[AirpackError]]:
     """The contents, each once, of ``name`` and its spare copy on every medium, and what failed."""
     found: list[bytes] = []
     errors: list[AirpackError] = []
     for path in (*media.copies(name), *media.copies(spare_name(name))):
         try:
-            found.append(read_capped(path, max_size))
+            data = read_capped(path, max_size)
         except AirpackError as error:
             errors.append(error)
-    return tuple(dict.fromkeys(found)), errors
+            continue
+        if data not in found and (not found or wanted(data)):
+            found.append(data)
+    return tuple(found), errors
 
 
 def read_run_key(path: Path, media: Media) -> PublicKey:

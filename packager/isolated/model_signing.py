@@ -18,8 +18,10 @@ from packager.format.digest import Digest
 from packager.format.model_signature import (
     MAX_MODEL_SIGNATURE_SIZE,
     MODEL_SIGNATURE,
+    encode_model_signature,
     folder_digests,
     model_signature_name,
+    parse_model_signature,
 )
 from packager.format.sums import spare_name
 from packager.format.variant import Variant
@@ -75,7 +77,9 @@ def place_model_signatures(
             continue
         data = _signature_of(variant, verified, media, progress)
         if data is not None:
-            write_file(place, data, mode=0o444)  # as the files beside it are
+            # What stands in it beside what is signed could be anybody's: it is written anew.
+            signed = parse_model_signature(data, place.name)
+            write_file(place, encode_model_signature(signed), mode=0o444)  # as those beside it
 
 
 def _signature_of(

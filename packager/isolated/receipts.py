@@ -22,6 +22,7 @@ from packager.format.timestamps import format_timestamp
 from packager.isolated.host_key import HostKey
 from packager.isolated.media import Media
 from packager.isolated.request import Decided, InstallRequest
+from packager.isolated.trust_store import read_keyring
 from packager.runtime.smoke import SmokeResult
 from packager.store.atomic import write_file
 from packager.store.device import identify_device
@@ -82,6 +83,7 @@ def write_receipt(receipt: Receipt, directory: Path, key: HostKey | None) -> Non
 
 def record_install(request: InstallRequest, decided: Decided, receipt: Receipt) -> None:
     """Put the install into the log, with the digest of its receipt."""
+    home = request.home
     details: dict[str, Json] = {
         "name": receipt.name,
         "version": receipt.version,
@@ -96,8 +98,9 @@ def record_install(request: InstallRequest, decided: Decided, receipt: Receipt) 
         "receipt": Digest.of(encode_receipt(receipt)).hex,
         "downgrade_allowed": request.allow_downgrade,
         "misfits_forced": [misfit.what for misfit in decided.misfits],
+        "trusted_for_this_run": [i for i in receipt.signers if read_keyring(home).find(i) is None],
     }
-    append_event(request.home.log, "install", details, now=request.now)
+    append_event(home.log, "install", details, now=request.now)
 
 
 def record_refusal(request: InstallRequest, error: AirpackError) -> None:

@@ -77,9 +77,10 @@ def _mapped(home: Home, process: Path) -> set[tuple[str, int, str]]:
     places = set()
     with (process / "maps").open("rb") as maps:
         for line in maps:
-            _, found, rest = os.fsdecode(line.rstrip(b"\n")).partition(prefix)
-            parts = rest.split("/")
-            if found and len(parts) > 3 and parts[1].isdecimal():
+            path = os.fsdecode(b"".join(line.rstrip(b"\n").split(None, 5)[5:]))
+            parts = path.removeprefix(prefix).split("/")
+            # At its beginning: below a directory of their own, others may have one called so.
+            if path.startswith(prefix) and len(parts) > 3 and parts[1].isdecimal():
                 places.add((parts[0], int(parts[1]), parts[2]))
     return places
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from packager.errors import AirpackError, IntegrityError
 from packager.format.canonical import Json
 from packager.format.digest import Digest
-from packager.isolated.evidence import read_origin, write_evidence
+from packager.isolated.evidence import read_origin, read_signed_generation, write_evidence
 from packager.isolated.media import Media
 from packager.isolated.stage import stage_files
 from packager.isolated.uncached import open_uncached
@@ -29,7 +29,7 @@ from packager.store.generations import (
     generation_directory,
     installed_names,
     numbers_of,
-    read_generation,
+    sweep_leftovers,
 )
 from packager.store.home import Home
 from packager.store.journal import append_event
@@ -103,6 +103,7 @@ def scrub(
     with home.changing():
         names = [name] if name is not None else installed_names(home)
         if source is not None:
+            sweep_leftovers(home)
             _mend_evidence(home, names, source.verified)
         installed, unreadable = _installed(home, names)
         found = _read_all(installed, unreadable, progress)
@@ -130,7 +131,7 @@ def _installed(home: Home, names: Iterable[str]) -> tuple[list[InstalledFile], t
     for name in names:
         for number in numbers_of(home, name):
             try:
-                files += _files_of(read_generation(home, name, number))
+                files += _files_of(read_signed_generation(home, name, number))
             except IntegrityError as error:
                 unreadable.append(error.message)
     return files, tuple(unreadable)
@@ -221,7 +222,7 @@ def _mend_evidence(home: Home, names: Iterable[str], verified: VerifiedBundle) -
     for name in names:
         for number in numbers_of(home, name):
             try:
-                read_generation(home, name, number)
+                read_signed_generation(home, name, number)
             except IntegrityError:
                 directory = generation_directory(home, name, number)
                 if read_origin(directory) == verified.digest:

@@ -20,6 +20,7 @@ from packager.format.sums import (
     SPARE_PREFIX,
     SUMS_NAME,
     carries_key_id,
+    keyed_variant,
     signature_key_id,
     signature_name,
     spare_name,
@@ -92,6 +93,21 @@ def may_be_absent(name: str) -> bool:
 def has_digest(path: Path, digest: Digest) -> bool:
     """Whether the small file at ``path`` is a file, can be read, and is as signed."""
     return _digest_if_readable(path, MAX_SMALL_FILE_SIZE) == digest
+
+
+def can_be_anybodys(path: Path, bundle: Bundle) -> bool:
+    """Whether ``path``, which no sums list, can be what a signer added: nobody here can check it.
+
+    By its name, and as a regular file no larger than such a one can be.
+    """
+    if not carries_key_id(path.name):
+        return False
+    of = keyed_variant(path.name)
+    named = {variant.name for variant in bundle.variants}
+    if of is not None and named.isdisjoint({of, spare_name(of)}):
+        return False
+    size = regular_size(path)
+    return size is not None and size <= _max_size(path.name)
 
 
 def _max_size(name: str) -> int:

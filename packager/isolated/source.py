@@ -65,7 +65,7 @@ def open_source(path: Path) -> Source:
     for name, size in sizes.items():
         if regular_size(directory / name) != size:
             raise _damaged(directory / name)
-    strangers = tuple(find_strangers(media, sums))
+    strangers = tuple(find_strangers(media, sums, bundle))
     skipped = {*sizes, *(stranger.name for stranger in strangers)}
     known = {**sums, SUMS_NAME: Digest.of(signed), spare_name(SUMS_NAME): Digest.of(signed)}
     return Source(directory, bundle, _small_files(media, known, skipped), strangers)

@@ -6,8 +6,10 @@ All of it lies below ``$AIRPACK_HOME/trust``; each file is replaced at once or n
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 
+from packager.errors import AirpackError
 from packager.format.canonical import Json
 from packager.store.atomic import make_directory, naming_refusals, read_capped, write_file
 from packager.store.home import Home
@@ -37,7 +39,11 @@ from packager.trust.sequence import (
 
 
 def read_keyring(home: Home) -> Keyring:
-    """The keys this host trusts; an empty keyring where none was ever added."""
+    """The keys this host trusts; an empty keyring where none was ever added.
+
+    Raises ``HostError`` where others could have written them, ``TrustError`` for a damaged one.
+    """
+    home.check_owned()
     path = home.trust / KEYRING_NAME
     if not path.exists():
         return Keyring()
@@ -56,10 +62,17 @@ def change_keyring(
     """Log the change that makes the keyring ``ring``, then make it.
 
     In this order, so that a change which cannot be logged does not take effect. Raises
-    ``HostError``, ``NoSpaceError`` or ``IntegrityError``.
+    ``HostError``, ``NoSpaceError`` or ``IntegrityError``; then the keyring is as it was.
     """
+    before = read_keyring(home)
     append_event(home.log, what, details, now=now)
-    write_keyring(home, ring)
+    try:
+        write_keyring(home, ring)
+    except BaseException:
+        with suppress(AirpackError):  # the first error is what counts
+            if read_keyring(home) != before:
+                write_keyring(home, before)
+        raise
 
 
 def read_sequences(home: Home) -> Sequences:

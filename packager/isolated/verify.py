@@ -20,13 +20,14 @@ from packager.isolated.media import Media, read_evidence, regular_size
 from packager.isolated.recover import can_be_rebuilt, chunks_of
 from packager.isolated.small import (
     SmallFileState,
+    can_be_anybodys,
     has_digest,
     may_be_absent,
     read_small_files,
 )
 from packager.progress import Progress
 from packager.trust.keyring import Keyring
-from packager.trust.verify import VerifiedBundle, first_believed, verify_bundle
+from packager.trust.verify import Signer, VerifiedBundle, first_believed, verify_bundle
 
 _COPY_AGAIN = (
     f"name every medium of this bundle, each has its {SUMS_NAME}, signatures and {INDEX_NAME}, and "
@@ -203,7 +204,7 @@ def verify_media(verified: VerifiedBundle, media: Media, progress: Progress) -> 
         small_files=small_files,
         damage=tuple(damage),
         missing=tuple(_missing(verified, small_files, media)),
-        strangers=tuple(find_strangers(media, verified.sums)),
+        strangers=tuple(find_strangers(media, verified.sums, bundle, verified.signers)),
         lost=lost,
         rebuildable=rebuildable,
     )
@@ -218,11 +219,18 @@ def _lost_chunks(bundle: Bundle, media: Media, bad_copies: Mapping[int, int]) ->
     return tuple(lost)
 
 
-def find_strangers(media: Media, sums: Mapping[str, Digest]) -> Iterable[Path]:
-    """The things on the media that nobody signed for and that are no signature."""
+def find_strangers(
+    media: Media, sums: Mapping[str, Digest], bundle: Bundle, signers: Iterable[Signer] = ()
+) -> Iterable[Path]:
+    """The things on the media that nobody signed for and that can be no signature.
+
+    What should be one of the ``signers``' is judged elsewhere, whatever it is.
+    """
     known = {SUMS_NAME, spare_name(SUMS_NAME), *sums}
+    theirs = tuple(f".{signer.key_id}." for signer in signers)
     for directory, name in media.names():
-        if name not in known and not carries_key_id(name):
+        checked = carries_key_id(name) and any(key in name for key in theirs)
+        if name not in known and not checked and not can_be_anybodys(directory / name, bundle):
             yield directory / name
 
 

@@ -6,6 +6,9 @@ else is written down and fails as it would without a route. A look-up is let tal
 that is not there until it has said the name, so that an attempt can be called by it (where it asks
 for both kinds of address at once, as getaddrinfo(3) does; else by the name server).
 
+What the watcher cannot read does not go out. Sockets of a kind whose addresses it would not know
+(of a virtual machine's host, of a device, raw ones) are not there.
+
 It is a witness, not the wall: between the look and the call a thread could change the address.
 The wall is the network namespace (:mod:`packager.runtime.sandbox`), wherever there is one.
 """
@@ -26,10 +29,16 @@ from dataclasses import dataclass, field
 
 MAX_ATTEMPTS = 64
 _MAX_ADDRESS = 128  # struct sockaddr_storage
-_MAX_MESSAGES = 16
+_MAX_MESSAGES = 1024  # of one sendmmsg(2): UIO_MAXIOV
 _MAX_NAME = 253  # RFC 1035 s.2.3.4, less the lengths at both ends
 _DNS_PORT = 53
 _DNS_HEADER = 12
+# Whose addresses are judged here, or lead nowhere but to this host's own processes and kernel.
+_INTERNET = (socket.AF_INET, socket.AF_INET6)
+_FAMILIES = (*_INTERNET, socket.AF_UNIX, socket.AF_NETLINK)
+_KIND = 0xF  # of a socket, less the flags beside it: SOCK_TYPE_MASK of linux/net.h
+_INT = 0xFFFFFFFF
+_SCTP = 132  # IANA's number; it connects by setsockopt(2), too
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 _PR_SET_PTRACER = 0x59616D61  # Yama: lets the watcher, no ancestor, read this process's memory
@@ -50,6 +59,7 @@ _X32_BIT = 0x40000000
 _MSGHDR = struct.Struct("=QI4xQQ")  # name, its size, the vector of pieces, their number
 _MMSGHDR_SIZE = 64
 _PIECE = struct.Struct("=QQ")
+_NO_FAMILY = struct.pack("=H", socket.AF_UNSPEC)
 _IPV4, _IPV6 = struct.Struct("!2xH4s"), struct.Struct("!2xH4x16s")  # sockaddr_in, sockaddr_in6
 
 
@@ -59,6 +69,7 @@ class _Calls:
 
     arch: int
     seccomp: int
+    socket: int
     connect: int
     sendto: int
     sendmsg: int
@@ -68,8 +79,8 @@ class _Calls:
 
 # linux/audit.h; asm/unistd_64.h; asm-generic/unistd.h
 _MACHINES = {
-    "x86_64": _Calls(0xC000003E, 317, 42, 44, 46, 307),
-    "aarch64": _Calls(0xC00000B7, 277, 203, 206, 211, 269),
+    "x86_64": _Calls(0xC000003E, 317, 41, 42, 44, 46, 307),
+    "aarch64": _Calls(0xC00000B7, 277, 198, 203, 206, 211, 269),
 }
 
 
@@ -92,8 +103,8 @@ def watch_egress() -> Watch | None:
     """Watch this process, still of one thread, from now to its end; ``None`` where refused.
 
     Its children are watched too, and it gains no privileges by what it executes. Refused: by a
-    kernel before 5.5, on another machine than x86-64 and 64-bit ARM, and where something else
-    listens to this process in this way already.
+    kernel before 5.5, on another machine than x86-64 and 64-bit ARM, where something else
+    listens to this process in this way already, and where no process may read another's memory.
     """
     calls = _MACHINES.get(platform.machine())
     if calls is None:
@@ -113,7 +124,17 @@ def watch_egress() -> Watch | None:
     os.close(listener)
     os.close(writing)
     os.set_blocking(reports, False)
-    return Watch(reports)
+    return Watch(reports) if _is_seen() else None
+
+
+def _is_seen() -> bool:
+    """Ask the watcher its first question: whether it can read an address in this process."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect("\0")
+        except OSError as error:
+            return error.errno != errno.EFAULT
+    return True
 
 
 class _Program(ctypes.Structure):
@@ -138,7 +159,7 @@ def _filter(calls: _Calls) -> bytes:
     What would get round it is not there: the calls of another machine, and io_uring, whose
     requests pass no filter.
     """
-    allow, ask, absent = 12, 13, 14
+    allow, ask, absent = 13, 14, 15
     lines = (
         (_LOAD, 0, 0, _AT_ARCH),
         (_EQUAL, 2, absent, calls.arch),
@@ -147,10 +168,11 @@ def _filter(calls: _Calls) -> bytes:
         (_EQUAL, ask, 5, calls.connect),
         (_EQUAL, ask, 6, calls.sendmsg),
         (_EQUAL, ask, 7, calls.sendmmsg),
-        (_EQUAL, absent, 8, calls.io_uring_setup),
-        (_EQUAL, 9, allow, calls.sendto),
+        (_EQUAL, ask, 8, calls.socket),
+        (_EQUAL, absent, 9, calls.io_uring_setup),
+        (_EQUAL, 10, allow, calls.sendto),
         (_LOAD, 0, 0, _AT_SENDTO_ADDRESS),  # both halves: without one it goes to whom was asked
-        (_EQUAL, 11, ask, 0),
+        (_EQUAL, 12, ask, 0),
         (_LOAD, 0, 0, _AT_SENDTO_ADDRESS + 4),
         (_RETURN, 0, 0, _RET_ALLOW),
         (_RETURN, 0, 0, _RET_USER_NOTIF),
@@ -187,13 +209,17 @@ def _run_watcher(
 
 @dataclass
 class _Watcher:
-    """Answers the kernel's questions, one by one. ``asking``: sockets meant for a name server."""
+    """Answers the kernel's questions, one by one. ``asking``: sockets meant for a name server.
+
+    ``blind``: the first of them could not be judged, so that none of the others is.
+    """
 
     calls: _Calls
     listener: int
     reports: int
     seen: set[str] = field(default_factory=set)
     asking: set[int] = field(default_factory=set)
+    blind: bool | None = None
 
     def run(self) -> None:
         question = bytearray(_NOTIFICATION.size)
@@ -206,19 +232,40 @@ class _Watcher:
             except FileNotFoundError:  # the caller is gone
                 continue
             number, pid, _, call, _, _, *arguments = _NOTIFICATION.unpack(question)
-            try:
-                with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
-                    error = self._judge(call, arguments, memory.fileno())
-            except (OSError, OverflowError, struct.error):  # no such memory: let the kernel say so
-                error = None
+            error = self._answer(pid, call, arguments)
             value = -(error or 0)
             flags = _CONTINUE if error is None else 0
             with contextlib.suppress(OSError):
                 fcntl.ioctl(self.listener, _NOTIF_SEND, _REPLY.pack(number, 0, value, flags))
 
-    def _judge(self, call: int, arguments: list[int], memory: int) -> int | None:
+    def _answer(self, pid: int, call: int, arguments: list[int]) -> int | None:
         """The error that the call gets; 0 lets it seem done, ``None`` lets it go on."""
+        if call == self.calls.socket:
+            # The kernel takes an int of each register.
+            return self._open(*(argument & _INT for argument in arguments[:3]))
+        if self.blind:
+            return None
+        try:
+            with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+                error = self._judge(call, arguments, memory.fileno())
+        except (OSError, OverflowError, struct.error):
+            self.blind = self.blind is None
+            if not self.blind:
+                self._report("an address that could not be read")
+            return errno.EFAULT
+        self.blind = False
+        return error
+
+    def _open(self, family: int, kind: int, protocol: int) -> int | None:
+        raw = family in _INTERNET and kind & _KIND == socket.SOCK_RAW
+        if family in _FAMILIES and not raw and protocol != _SCTP:
+            return None
+        self._report(f"a socket of family {family}, kind {kind & _KIND}, protocol {protocol}")
+        return errno.EAFNOSUPPORT
+
+    def _judge(self, call: int, arguments: list[int], memory: int) -> int | None:
         socket_, first, size, _, name, name_size = arguments
+        socket_ &= _INT
         if call == self.calls.connect:
             return self._connect(socket_, os.pread(memory, min(size, _MAX_ADDRESS), first))
         if call == self.calls.sendto:
@@ -243,6 +290,8 @@ class _Watcher:
         return self._judge_host(host, port)
 
     def _send(self, socket_: int, address: bytes, data: bytes) -> int | None:
+        if address[:2] == _NO_FAMILY:  # udp(7) takes it for an address of IPv4
+            address = struct.pack("=H", socket.AF_INET) + address[2:]
         host, port = _host_and_port(address)
         if port == _DNS_PORT:
             self._report(f"name server {host}")

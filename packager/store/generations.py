@@ -1,20 +1,29 @@
 """Generations: the numbered, installed states of each model, one of them current.
 
-A generation is prepared under a hidden name and appears by one rename; which one is current is
-a symbolic link, replaced by one rename. Both are behind an fsync, so a reader sees the old
-state or the new one, whatever happens in between.
+A generation is prepared under a hidden name; which one is current is a symbolic link, replaced
+by one rename. That rename is what publishes: a generation that has its number already, but waits
+for the link, is marked by another link, ``.pending``, and counts as absent until it is current.
+Each step is behind an fsync, so a reader sees the old state or the new one, whatever happens in
+between. What is taken away gets a hidden name first, likewise.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from packager.errors import HostError, IntegrityError, MalformedError, UsageError
+from packager.errors import (
+    AirpackError,
+    HostError,
+    IntegrityError,
+    MalformedError,
+    NoSpaceError,
+    UsageError,
+)
 from packager.format.bundle import INDEX_NAME, MAX_INDEX_SIZE, Bundle, parse_bundle
 from packager.format.receipt import MAX_RECEIPT_SIZE, RECEIPT_NAME, Receipt, parse_receipt
 from packager.format.relpath import is_bare_name
@@ -25,12 +34,14 @@ from packager.store.atomic import (
     naming_refusals,
     point_symlink,
     read_capped,
+    swap_symlink,
 )
 from packager.store.home import Home
 
 _STAGING = ".staging"
 _REMOVED = ".removed-"
 _CURRENT = "current"
+_PENDING = ".pending"
 
 
 @dataclass(frozen=True)
@@ -58,11 +69,13 @@ def staging(home: Home, name: str) -> Iterator[Path]:
     make_directory(directory.parent)
     with naming_refusals(directory):
         _remove_tree(directory)
-        directory.mkdir()
+        directory.mkdir(mode=0o755)  # whatever the umask: nobody else changes what is in it
     try:
         yield directory
     finally:
-        _remove_tree(directory)
+        # What is published is published, and an error is said already: leftovers are swept.
+        with suppress(AirpackError):
+            _remove_tree(directory)
         with suppress(OSError):  # it stays where the model has a generation
             directory.parent.rmdir()
 
@@ -79,63 +92,141 @@ def publish(home: Home, name: str, number: int, staged: Path) -> Path:
     """
     final = home.models / name / str(number)
     before = current_number(home, name)
-    with naming_refusals(final):
-        for directory, _, _ in os.walk(staged):
-            fsync_directory(Path(directory))
-        staged.rename(final)
-        try:
+    try:
+        with naming_refusals(final):
+            for directory, _, _ in os.walk(staged):
+                fsync_directory(Path(directory))
+            (final.parent / _PENDING).symlink_to(str(number))
             fsync_directory(final.parent)
-            point_symlink(final.parent / _CURRENT, str(number))
-        except BaseException:
-            _unpublish(final, before)
-            raise
+            staged.rename(final)
+            fsync_directory(final.parent)
+        point_symlink(final.parent / _CURRENT, str(number))
+    except BaseException:
+        with suppress(AirpackError):  # the first error is what counts; the rest is swept
+            _point_back(home, name, before)
+            _settle(home, name)
+        raise
+    with suppress(AirpackError):  # the mark of what is current says nothing; it is swept
+        _settle(home, name)
     return final
 
 
-def _unpublish(final: Path, before: int | None) -> None:
-    """Take a generation back that was not made current for certain."""
-    link = final.parent / _CURRENT
-    if link.is_symlink() and link.readlink().name == final.name:
-        # Without an fsync: the device has just refused one.
-        link.unlink()
-        if before is not None:
-            link.symlink_to(str(before))
-    _remove_tree(final)
+def _point_back(home: Home, name: str, before: int | None) -> None:
+    """Make ``before`` current again, without an fsync: the device has just refused one."""
+    link = home.models / name / _CURRENT
+    if current_number(home, name) == before:
+        return
+    if before is not None:
+        swap_symlink(link, str(before))
+    else:
+        with naming_refusals(link):
+            link.unlink()
+
+
+def _settle(home: Home, name: str) -> None:
+    """Decide on a generation whose publishing did not end: it is there if it is current."""
+    directory = home.models / name
+    number = _pending_number(home, name)
+    if number is None:
+        return
+    if number != current_number(home, name):
+        _remove_tree(directory / str(number))
+    with naming_refusals(directory):
+        (directory / _PENDING).unlink()
+        fsync_directory(directory)
 
 
 def make_current(home: Home, name: str, number: int) -> None:
-    """Point ``current`` to generation ``number``."""
-    point_symlink(home.models / name / _CURRENT, str(number))
+    """Point ``current`` to generation ``number``; an error leaves it as it was."""
+    _settle(home, name)
+    before = current_number(home, name)
+    try:
+        point_symlink(home.models / name / _CURRENT, str(number))
+    except BaseException:
+        with suppress(AirpackError):  # the first error is what counts
+            _point_back(home, name, before)
+        raise
 
 
-def remove_generation(home: Home, name: str, number: int) -> None:
-    """Take a generation away: out of sight by one rename, then its files."""
+@dataclass(frozen=True)
+class Removal:
+    """Generations of ``name`` that are out of sight already, at ``hidden``, and have to go."""
+
+    name: str
+    numbers: tuple[int, ...]
+    hidden: Path
+
+
+def remove(home: Home, name: str, number: int | None, record: Callable[[Removal], None]) -> Removal:
+    """Take generation ``number`` of ``name`` away, or all: out of sight by one rename.
+
+    Then ``record`` writes it down, and the files go. What ``record`` or the system refuses leaves
+    everything as it was; only where there is no room for the record do the files make it first.
+    """
     directory = home.models / name
-    hidden = directory / f"{_REMOVED}{number}"
-    with naming_refusals(directory):
-        (directory / str(number)).rename(hidden)
-        fsync_directory(directory)
-    _remove_tree(hidden)
-
-
-def remove_model(home: Home, name: str) -> None:
-    """Take every generation of ``name`` away: ``current`` first, then the whole directory."""
-    directory = home.models / name
-    hidden = home.models / f"{_REMOVED}{name}"
-    with naming_refusals(directory):
+    if number is None:
+        visible, hidden = directory, home.models / f"{_REMOVED}{name}"
+    else:
+        visible, hidden = directory / str(number), directory / f"{_REMOVED}{number}"
+    removal = Removal(name, numbers_of(home, name) if number is None else (number,), hidden)
+    with naming_refusals(visible):
+        visible.rename(hidden)
+    try:
+        with naming_refusals(visible):
+            fsync_directory(visible.parent)
+        record(removal)
+    except NoSpaceError:
+        _empty_tree(hidden)
+        record(removal)
+    except BaseException:
+        with suppress(OSError):  # the first error is what counts
+            hidden.rename(visible)
+        raise
+    with suppress(AirpackError):  # whoever looks finds it gone; the rest is swept
         _remove_tree(hidden)
-        directory.rename(hidden)
-        fsync_directory(home.models)
-    _remove_tree(hidden)
+    return removal
+
+
+def find_removals(home: Home) -> tuple[Removal, ...]:
+    """What was being taken away when its command was interrupted."""
+    with naming_refusals(home.models):
+        models = [
+            Removal(path.name.removeprefix(_REMOVED), _numbers_in(path), path)
+            for path in sorted(home.models.glob(f"{_REMOVED}*"))
+        ]
+        single = [
+            Removal(path.parent.name, (int(path.name.removeprefix(_REMOVED)),), path)
+            for path in sorted(home.models.glob(f"*/{_REMOVED}*"))
+        ]
+    return (*models, *single)
+
+
+def finish_removals(home: Home, record: Callable[[Removal], None]) -> tuple[Removal, ...]:
+    """Take away what interrupted commands were taking away; ``record`` writes each down.
+
+    The caller holds the home's lock.
+    """
+    removals = find_removals(home)
+    for removal in removals:
+        _empty_tree(removal.hidden)
+        record(removal)
+        _remove_tree(removal.hidden)
+    return removals
 
 
 def sweep_leftovers(home: Home) -> None:
-    """Remove what interrupted commands left; the caller holds the home's lock."""
-    for pattern in (f"*/{_STAGING}", f"*/{_REMOVED}*", f"{_REMOVED}*", f"*/{TEMPORARY_PREFIX}*"):
-        for path in home.models.glob(pattern):
-            _remove_tree(path)
-    for path in home.trust.glob(f"{TEMPORARY_PREFIX}*"):
+    """Remove what interrupted commands left, but for removals; the caller holds the home's lock."""
+    with naming_refusals(home.models):
+        for directory in home.models.glob("*"):
+            _settle(home, directory.name)
+        found = [*home.models.glob(f"*/{_STAGING}")]
+        for place in ("", "trust/", "models/", "models/*/", "models/*/*/"):
+            found += home.root.glob(f"{place}{TEMPORARY_PREFIX}*")
+    for path in found:
         _remove_tree(path)
+    for directory in (*home.partials.glob("*"), home.partials):
+        with suppress(OSError):  # it stays where there is something to go on with
+            directory.rmdir()
 
 
 def installed_names(home: Home) -> tuple[str, ...]:
@@ -165,7 +256,15 @@ def numbers_of(home: Home, name: str) -> tuple[int, ...]:
 
 def current_number(home: Home, name: str) -> int | None:
     """The number of the current generation of ``name``, if one is."""
-    link = home.models / name / _CURRENT
+    return _number_at(home.models / name / _CURRENT)
+
+
+def _pending_number(home: Home, name: str) -> int | None:
+    """The number that waits to become current, if one does."""
+    return _number_at(home.models / name / _PENDING)
+
+
+def _number_at(link: Path) -> int | None:
     target = link.readlink().name if link.is_symlink() else ""
     return int(target) if target.isdecimal() else None
 
@@ -219,7 +318,21 @@ def _numbers(home: Home, name: str) -> list[int]:
     directory = home.models / name
     if not directory.is_dir():
         return []
-    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdecimal())
+    pending = _pending_number(home, name)
+    absent = None if pending == current_number(home, name) else pending
+    return [number for number in _numbers_in(directory) if number != absent]
+
+
+def _numbers_in(directory: Path) -> tuple[int, ...]:
+    return tuple(sorted(int(p.name) for p in directory.iterdir() if p.name.isdecimal()))
+
+
+def _empty_tree(path: Path) -> None:
+    """Remove every file below ``path``, and leave the directories, which say what was here."""
+    with naming_refusals(path):
+        for directory, _, names in os.walk(path):
+            for name in names:
+                (Path(directory) / name).unlink()
 
 
 def _remove_tree(path: Path) -> None:

@@ -125,8 +125,8 @@ class Keyring:
     def with_revoked(self, key_id: str, reason: str | None = None) -> Keyring:
         """This keyring with one key revoked: it stays, so that it cannot be trusted anew.
 
-        Raises ``TrustError`` if the keys that are left could not meet the policy; the last key
-        can always be revoked.
+        It always can be, also where the keys that are left cannot meet the policy: then nothing
+        is accepted any more. Easing the policy first would let the thief's signature suffice.
         """
         trusted = self._known(key_id)
         if trusted.revoked:
@@ -135,10 +135,7 @@ class Keyring:
             _check_reason(reason)
         revoked = replace(trusted, revoked=True, reason=reason)
         keys = tuple(revoked if other is trusted else other for other in self.keys)
-        ring = replace(self, keys=keys)
-        if ring.usable:
-            ring.require_within_reach()
-        return ring
+        return replace(self, keys=keys)
 
     def without_key(self, key_id: str) -> Keyring:
         """This keyring less one key; raises ``TrustError`` if that breaks the policy."""
@@ -189,7 +186,9 @@ class Keyring:
             )
 
     def _way_out(self, by_hand: str) -> str:
-        return by_hand if self.signed_set is None else "airpack trust import NEXT-SET"
+        if self.signed_set is not None:
+            return "airpack trust import FILE --anew, with a new set that starts from number 1"
+        return by_hand if self.usable else "airpack trust add FILE.pub"
 
     def _require_by_hand(self) -> None:
         if self.signed_set is not None:

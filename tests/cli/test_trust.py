@@ -104,6 +104,18 @@ def test_10_a_revoked_key_stays_listed_and_cannot_be_added_again(
     assert key_id in listed
 
 
+def test_10_a_stolen_key_of_two_that_must_sign_is_revoked_with_a_warning(
+    host: Host, place: Path, alice: SigningKey
+) -> None:
+    for name in ("alice", "quinn"):
+        host.airpack("trust", "add", place / f"{name}.pub")
+    host.airpack("trust", "policy", "--threshold", "2")
+    done = host.airpack("trust", "revoke", alice.public.key_id)
+    assert done.code == 0
+    assert "warning: nothing can be installed now: 1 keys could never give the 2" in done.err
+    assert host.airpack("trust", "list", "--json").document["threshold"] == 2
+
+
 @pytest.mark.parametrize("words", [("--not-after", "tomorrow"), ("--not-before", "2026-1-4")])
 def test_a_date_that_is_none_is_refused(host: Host, place: Path, words: tuple[str, ...]) -> None:
     done = host.airpack("trust", "add", place / "alice.pub", *words)
@@ -184,6 +196,18 @@ def test_a_set_moves_to_a_new_host_with_its_signatures(
     lists = [h.airpack("trust", "list", "--json").document for h in (host, other)]
     assert lists[0] == lists[1]
     assert host.airpack("trust", "export", "-o", exported).code == 2
+
+
+def test_10_an_export_tells_what_is_revoked_here_and_not_by_the_set(
+    host: Host, tmp_path: Path, alice: SigningKey, quinn: SigningKey
+) -> None:
+    both = Changes(added=(entry(alice, "alice"), entry(quinn, "quinn")))
+    first = write_set(tmp_path / "keys-1.json", next_key_set(None, both), alice)
+    host.airpack("trust", "import", first, "--yes")
+    host.airpack("trust", "revoke", quinn.public.key_id)
+    done = host.airpack("trust", "export", "-o", tmp_path / "exported.json")
+    assert f"airpack trust revoke {quinn.public.key_id}" in done.err
+    assert alice.public.key_id not in done.err
 
 
 def test_05_a_first_set_that_came_with_a_bundle_is_not_taken(

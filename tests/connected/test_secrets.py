@@ -52,6 +52,11 @@ def refusal(tmp_path: Path, content: bytes, secrets: Secrets = NONE) -> UnsafeCo
         ("github_pat_" + LETTERS + LETTERS, "a fine-grained GitHub token"),
         ("glpat-" + LETTERS[:20], "a GitLab token"),
         ("AKIA" + "QX7PW3ZK9LMN2BVC", "an AWS access key"),
+        ("sk-ant-" + "api03-" + LETTERS, "a key of OpenAI or Anthropic"),
+        ("AIza" + LETTERS[:35], "a Google API key"),
+        ("xoxb-" + "123456789012-" + LETTERS[:20], "a Slack token"),
+        (f'{{"text": "log in with:\\n{HUGGING_FACE}"}}', "a Hugging Face token"),
+        (f"https://me%3A{GITHUB}@example.org/", "a GitHub token"),
         (KEY, "a private key"),
         (KEY.replace("\n", "\\n"), "a private key"),
         (KEY.replace("BEGIN ", "BEGIN OPENSSH "), "a private key"),
@@ -176,3 +181,11 @@ def test_a_build_with_a_secret_in_the_source_writes_nothing(
     with pytest.raises(UnsafeContentError, match=r"README\.md: holds a Hugging Face token"):
         build(request, workplace.cache, Silent())
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("account", ["build", "llama", "click", "setup", "bundle", "server"])
+def test_an_account_called_as_a_word_of_every_bundle_builds(
+    monkeypatch: pytest.MonkeyPatch, account: str
+) -> None:
+    secrets = environment(monkeypatch, "", LOGNAME=account, HOME=f"/home/{account}")
+    check_documents({"index": b"airpack build, llama.cpp, pkg:pypi/click, setup.sh"}, secrets)

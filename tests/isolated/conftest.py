@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.bundles import EngineVariant, make_key
+from support.bundles import EngineVariant, make_bundle, make_key
 from support.hosts import Host, make_host
 
 from packager.connected.keys import SigningKey
@@ -22,6 +22,13 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> SigningKey:
 def host(tmp_path: Path, key: SigningKey) -> Host:
     """A host with nothing installed."""
     return make_host(tmp_path / "home", key)
+
+
+@pytest.fixture
+def running(tmp_path: Path, host: Host, key: SigningKey) -> Host:
+    """A host with generation 1 of the model."""
+    host.install(make_bundle(tmp_path / "first", [key], version="0.9.0"))
+    return host
 
 
 @pytest.fixture(scope="session")

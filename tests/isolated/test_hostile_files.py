@@ -29,13 +29,6 @@ def archive() -> bytes:
     return stream.getvalue()
 
 
-@pytest.fixture
-def running(tmp_path: Path, host: Host, key: SigningKey) -> Host:
-    """A host with generation 1 of the model."""
-    host.install(make_bundle(tmp_path / "first", [key], version="0.9.0"))
-    return host
-
-
 def refusal(host: Host, bundle: Path) -> AirpackError:
     """Why the bundle is not installed; asserts that nothing of it is there."""
     before = host.state()

@@ -33,13 +33,6 @@ FIRST, SECOND = "payload.00001", "payload.00002"
 
 
 @pytest.fixture
-def running(tmp_path: Path, host: Host, key: SigningKey) -> Host:
-    """A host with generation 1 of the model."""
-    host.install(make_bundle(tmp_path / "first", [key], version="0.9.0"))
-    return host
-
-
-@pytest.fixture
 def bundle(tmp_path: Path, key: SigningKey) -> Path:
     """A newer release, in several volumes."""
     return make_bundle(

@@ -24,13 +24,6 @@ CHANGING = ("pwrite64", "write", "ftruncate", "fsync", "fchmod", "chmod", "mkdir
 
 
 @pytest.fixture
-def running(tmp_path: Path, host: Host, key: SigningKey) -> Host:
-    """A host with generation 1 of the model."""
-    host.install(make_bundle(tmp_path / "first", [key], version="0.9.0"))
-    return host
-
-
-@pytest.fixture
 def bundle(tmp_path: Path, key: SigningKey) -> Path:
     """A newer release."""
     return make_bundle(

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,14 @@ from packager.connected.keys import SigningKey
 from packager.errors import IntegrityError, MissingVolumeError, TrustError, UsageError
 from packager.format.bundle import INDEX_NAME
 from packager.format.sums import MAX_SUMS_SIZE, SUMS_NAME
-from packager.isolated.media import MAX_NAMES, Media, open_media, read_evidence, read_run_key
+from packager.isolated.media import (
+    MAX_NAMES,
+    DocumentKind,
+    Media,
+    open_media,
+    read_evidence,
+    read_run_key,
+)
 
 DROPPINGS = (
     ".Trash-1000", ".DS_Store", "._bundle.json", ".fseventsd", "System Volume Information",
@@ -218,3 +227,20 @@ def test_labels_are_absolute_and_fit_for_a_document(
     monkeypatch.chdir(tmp_path)
     strange = Path(os.fsdecode(b"d\xe9p\xc3\xb4t"))
     assert Media((strange,)).labels == (f"{tmp_path}/d\\udce9pôt",)
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["all the same", "all others"])
+def test_copies_of_an_index_take_the_memory_of_two_before_a_signature_holds(
+    bundle: Path, tmp_path: Path, same: bool
+) -> None:
+    size, places = 4 << 20, [tmp_path / f"medium{number}" for number in range(8)]
+    for number, place in enumerate(places):
+        shutil.copytree(bundle, place)
+        for name in (INDEX_NAME, f"spare.{INDEX_NAME}"):
+            (place / name).write_bytes(bytes([1 if same else number]) * size)
+    media = open_media(places)
+    tracemalloc.start()
+    read_evidence(media, document=DocumentKind(INDEX_NAME, size))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * size

@@ -17,7 +17,8 @@ from support.watching import Watching
 
 from packager.connected.keys import SigningKey
 from packager.connected.sign import sign_bundle
-from packager.format.model_signature import MAX_MODEL_SIGNATURE_SIZE
+from packager.errors import IntegrityError
+from packager.format.model_signature import MAX_MODEL_SIGNATURE_SIZE, parse_model_signature
 from packager.isolated.copy import copy_share
 from packager.isolated.lifecycle import free_space, roll_back, uninstall
 from packager.isolated.media import open_media
@@ -123,7 +124,10 @@ def test_a_signature_by_the_package_itself_is_installed(
 
     assert receiver.verify(bundle).ok
     installed = receiver.install(bundle).path / "original" / "model.sig"
-    assert installed.read_bytes() == made.read_bytes()
+    written, signed = (
+        parse_model_signature(path.read_bytes(), path.name) for path in (installed, made)
+    )
+    assert written == signed
 
 
 def test_the_installed_signature_is_as_unchangeable_as_the_files_beside_it(
@@ -209,6 +213,44 @@ def test_of_several_signers_the_first_trusted_one_is_installed(
     assert placed.read_bytes() == (bundle / name_of(first)).read_bytes()
     flip_bit(bundle / name_of(stranger), 300)  # which nobody here can check
     assert both.verify(bundle).ok
+
+
+def test_what_nobody_signed_in_a_model_signature_is_not_installed(
+    bundle: Path, receiver: Host, signer: SigningKey
+) -> None:
+    made = (bundle / name_of(signer)).read_bytes()
+    for name in (name_of(signer), f"spare.{name_of(signer)}"):
+        (bundle / name).write_bytes(made[:-1] + b',"zzz":"#!/bin/sh anything"}')
+    done = receiver.install(bundle)
+    assert (done.path / "original" / "model.sig").read_bytes() == made
+
+
+@pytest.mark.parametrize(
+    "kind", ["a directory", "a link", "too large", "of no variant", "a signature too large"]
+)
+def test_54_what_is_only_called_as_a_signature_is_a_stranger_and_is_not_copied(
+    bundle: Path, receiver: Host, kind: str
+) -> None:
+    names = {
+        "of no variant": "q4.0123456789abcdef.model.sig",
+        "a signature too large": "SHA256SUMS.0123456789abcdef.sig",
+    }
+    stranger = bundle / names.get(kind, "original.0123456789abcdef.model.sig")
+    if kind == "a directory":
+        stranger.mkdir()
+        (stranger / "run-me.sh").write_text("#!/bin/sh\n")
+    elif kind == "a link":
+        stranger.symlink_to("/etc/hostname")
+    else:
+        stranger.write_bytes(b"x")
+    if "too large" in kind:
+        with stranger.open("rb+") as file:
+            file.truncate(MAX_MODEL_SIGNATURE_SIZE * 10)
+
+    assert receiver.verify(bundle).strangers == (stranger,)
+    assert open_source(bundle).strangers == (stranger,)
+    with pytest.raises(IntegrityError, match=f"{stranger}: not part of the signed bundle"):
+        receiver.install(bundle)
 
 
 def test_every_medium_gets_the_model_signatures(

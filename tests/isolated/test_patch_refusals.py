@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.bundles import CHUNK_SIZE, flip_bit, keyring_of, make_bundle, make_key, resign
 from support.hosts import Host
-from support.tickets import airpack, contents, made_patch, mend
+from support.tickets import airpack, bundle_without_parity, contents, made_patch, mend
 from support.tiny_source import weights
 
 from packager.connected.keys import SigningKey
@@ -33,13 +32,7 @@ from packager.isolated.patch import split_patches
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory, key: SigningKey) -> Path:
     """A bundle as it was built, without parity, in volumes of two chunks."""
-    return make_bundle(
-        tmp_path_factory.mktemp("built"),
-        [key],
-        files={"model.safetensors": weights(random.Random(9).randbytes(15 * CHUNK_SIZE + 12_345))},
-        volume_size=2 * CHUNK_SIZE,
-        extra={"notes.txt": b"hello"},
-    )
+    return bundle_without_parity(tmp_path_factory.mktemp("built"), key)
 
 
 @pytest.fixture

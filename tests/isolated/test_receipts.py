@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -75,6 +76,28 @@ def test_109_no_openssl_is_said_so_where_it_is_needed(
 ) -> None:
     monkeypatch.setenv("PATH", str(host_pub.parent))
     with pytest.raises(HostError, match="openssl, which signs receipts, cannot be run"):
+        host.install(bundle)
+
+
+@pytest.mark.usefixtures("host_pub")
+@pytest.mark.parametrize("path", [":", ".:"])
+def test_a_program_called_openssl_where_this_happens_to_run_is_not_run(
+    host: Host, bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, path: str
+) -> None:
+    trap = tmp_path / "openssl"
+    trap.write_text(f"#!/bin/sh\ntouch {tmp_path}/run\n")
+    trap.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{path}{os.environ['PATH']}")
+    assert host.install(bundle).receipt.host_key
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_host_key_with_a_passphrase_is_refused_and_nobody_is_asked(
+    host: Host, bundle: Path
+) -> None:
+    generate_key(host.home.root / "host.key", "p256", b"secret")
+    with pytest.raises(HostError, match=r"host\.key: openssl cannot use this key"):
         host.install(bundle)
 
 

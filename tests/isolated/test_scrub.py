@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -172,6 +173,22 @@ def test_a_damaged_index_is_mended_from_the_very_bundle(
 
     assert scrub(installed, repair=bundle).ok
     assert installed.state() == before
+
+
+@pytest.mark.parametrize("name", ["bundle.json", "SHA256SUMS"])
+def test_an_index_that_was_changed_together_with_a_file_is_named_and_mended(
+    installed: Host, bundle: Path, name: str
+) -> None:
+    path = installed.home.models / "tiny" / "1" / name
+    before = path.read_bytes()
+    first = re.search(rb"[0-9a-f]{64}", before)
+    assert first is not None
+    path.write_bytes(before.replace(first[0], b"0" * 64))
+    found = scrub(installed)
+    assert not found.ok
+    assert f"{name} is not the one that was signed" in found.unreadable[0]
+    assert scrub(installed, repair=bundle).ok
+    assert path.read_bytes() == before
 
 
 def test_a_damaged_index_is_not_mended_from_another_bundle(

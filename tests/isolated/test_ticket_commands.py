@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import random
 import shutil
 from pathlib import Path
 
 import pytest
-from support.bundles import CHUNK_SIZE, flip_bit, make_bundle, make_key
+from support.bundles import flip_bit, make_key
 from support.hosts import Host
-from support.tickets import airpack
-from support.tiny_source import weights
+from support.tickets import airpack, bundle_without_parity
 
 from packager.connected.keys import SigningKey
 from packager.connected.sign import sign_bundle
@@ -19,13 +17,7 @@ from packager.connected.sign import sign_bundle
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory, key: SigningKey) -> Path:
     """A bundle as it was built, without parity, in volumes of two chunks."""
-    return make_bundle(
-        tmp_path_factory.mktemp("built"),
-        [key],
-        files={"model.safetensors": weights(random.Random(9).randbytes(15 * CHUNK_SIZE + 12_345))},
-        volume_size=2 * CHUNK_SIZE,
-        extra={"notes.txt": b"hello"},
-    )
+    return bundle_without_parity(tmp_path_factory.mktemp("built"), key)
 
 
 @pytest.fixture

@@ -59,6 +59,66 @@ for port in range(1, 2000):
 print(len(watch.attempts()) == MAX_ATTEMPTS if watch else None)
 """
 
+# The ways past a filter that asks for connect(2) and judges addresses of IPv4 and IPv6.
+ROUND_ABOUT = """
+import ctypes, errno, json, os, socket, struct
+from packager.runtime.egress import watch_egress
+if os.getuid() == 0:
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+libc = ctypes.CDLL(None, use_errno=True)
+class Piece(ctypes.Structure):
+    _fields_ = [("data", ctypes.c_char_p), ("size", ctypes.c_size_t)]
+class Message(ctypes.Structure):
+    _fields_ = [("name", ctypes.c_char_p), ("name_size", ctypes.c_uint),
+                ("pieces", ctypes.POINTER(Piece)), ("count", ctypes.c_size_t),
+                ("control", ctypes.c_void_p), ("control_size", ctypes.c_size_t),
+                ("flags", ctypes.c_int), ("sent", ctypes.c_long)]
+def address(family, host):
+    return struct.pack("=H", family) + struct.pack("!H4s8x", 9, socket.inet_aton(host))
+def checked(result):
+    if result < 0: raise OSError(ctypes.get_errno(), "refused")
+def many():
+    messages, piece = (Message * 17)(), Piece(b"x", 1)
+    for number in range(17):
+        host = "192.0.2.2" if number == 16 else "127.0.0.1"
+        messages[number].name, messages[number].name_size = address(2, host), 16
+        messages[number].pieces, messages[number].count = ctypes.pointer(piece), 1
+    checked(libc.sendmmsg(udp.fileno(), messages, 17, 0))
+def by_number(*numbers):
+    checked(libc.syscall(SOCKET, *map(ctypes.c_long, numbers)))
+watch = watch_egress()
+if watch is None:
+    print("null"); raise SystemExit
+SOCKET = 41 if os.uname().machine == "x86_64" else 198
+udp, tcp = socket.socket(type=socket.SOCK_DGRAM), socket.socket()
+errors = []
+for action in (
+    lambda: checked(libc.sendto(udp.fileno(), b"x", 1, 0, address(0, "192.0.2.1"), 16)),
+    many,
+    lambda: socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM),
+    lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW),
+    lambda: socket.socket(type=socket.SOCK_RAW, proto=1),
+    lambda: by_number(2, 1, (1 << 32) + 132),
+    lambda: libc.prctl(4, 0, 0, 0, 0) or tcp.connect(("192.0.2.3", 443)),
+):
+    try: action()
+    except OSError as error: errors.append(errno.errorcode[error.errno])
+print(json.dumps({"attempts": watch.attempts(), "errors": errors}))
+"""
+BLIND = """
+import os, sys, tempfile
+from packager.runtime.egress import watch_egress
+from packager.runtime.sandbox import enter_namespace
+if not enter_namespace():
+    print("skip"); raise SystemExit
+import socket
+os.chroot(tempfile.mkdtemp())
+watch = watch_egress()
+server = socket.create_server(("127.0.0.1", 0))
+socket.socket().connect(server.getsockname())
+print(watch)
+"""
+
 
 REACHED = (f"{ADDRESS} port 443",)
 
@@ -83,6 +143,26 @@ def test_every_way_out_is_refused_and_named_and_loopback_is_left_alone() -> None
     ]  # fmt: skip
     assert seen["refused"] == 6
     assert seen["heard"] == "heard"
+
+
+def test_no_way_round_the_watcher_is_open_and_each_is_named() -> None:
+    seen = json.loads(python(ROUND_ABOUT))
+    if seen is None:
+        pytest.skip("this kernel lets nobody watch")
+    assert seen["errors"] == [*["ENETUNREACH"] * 2, *["EAFNOSUPPORT"] * 4, "EFAULT"]
+    assert seen["attempts"] == [
+        "192.0.2.1 port 9",
+        "192.0.2.2 port 9",
+        "a socket of family 40, kind 1, protocol 0",
+        "a socket of family 17, kind 3, protocol 0",
+        "a socket of family 2, kind 3, protocol 1",
+        "a socket of family 2, kind 1, protocol 132",
+        "an address that could not be read",
+    ]
+
+
+def test_a_watcher_that_can_read_nothing_says_so_and_is_in_no_way() -> None:
+    assert python(BLIND).strip() in ("None", "skip")
 
 
 def test_attempts_without_end_take_no_memory_without_end() -> None:

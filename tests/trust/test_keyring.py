@@ -58,6 +58,18 @@ def test_09_a_threshold_that_no_signers_could_meet_or_any_would_is_refused(
         parse_keyring(encode_keyring(replace(ring, threshold=threshold)), WHERE)
 
 
+def test_09_a_file_with_a_threshold_above_its_one_key_is_damaged(keys: list[SigningKey]) -> None:
+    for ring in (keyring_of(keys[0]), Keyring()):
+        with pytest.raises(TrustError, match=r"trust/keyring\.json: .*threshold"):
+            parse_keyring(encode_keyring(replace(ring, threshold=2)), WHERE)
+
+
+def test_keys_that_were_added_by_hand_are_set_0(keys: list[SigningKey]) -> None:
+    signed = keyring_of(*keys, threshold=2).as_set()
+    assert (signed.key_set.number, signed.key_set.threshold, signed.signatures) == (0, 2, {})
+    assert keyring_of_set(signed.key_set) == keyring_of(*keys, threshold=2)
+
+
 def test_09_removing_a_key_cannot_leave_a_threshold_out_of_reach(keys: list[SigningKey]) -> None:
     ring = keyring_of(*keys[:2], threshold=2)
     with pytest.raises(TrustError, match="1 keys could never give the 2 signatures") as caught:

@@ -178,6 +178,16 @@ def test_10_what_this_host_revoked_no_set_brings_back(team: Team) -> None:
         follow(host, [by_the_thief])
 
 
+def test_10_what_a_set_revokes_too_is_revoked_for_the_reason_that_the_set_gives(team: Team) -> None:
+    bob = team.key_id("bob")
+    host = following(team, team.key_set(1, ["alice", "bob"])).with_revoked(bob, "stolen")
+    new = team.key_set(2, ["alice", "bob"], revoked=["bob"])
+    new = replace(new, keys=(new.keys[0], replace(new.keys[1], reason="left the team")))
+    found = follow(host, [team.signed(new, "alice")]).find(bob)
+    assert found is not None
+    assert (found.revoked, found.reason) == (True, "left the team")
+
+
 def test_dates_do_not_count_so_that_a_host_that_lay_still_can_follow(team: Team) -> None:
     past = replace(
         team.key_set(1, ["alice"]).keys[0], not_before="2001-01-01", not_after="2002-01-01"
