@@ -108,5 +108,9 @@ class EngineError(AirpackError):
     """The engine that runs models could not be started, or stopped."""
 
 
+class RefusedRequestError(EngineError):
+    """The engine refused a request, and is there for the next one."""
+
+
 class HostError(AirpackError):
     """The operating system refused: a read-only place, a lock that is held, a device error."""

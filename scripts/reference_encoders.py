@@ -11,6 +11,24 @@ from reference_tokenizers import ENCODED, unigram, wordpiece
 from reference_writer import made_with, randomize, write_json
 from tokenizers import Tokenizer
 
+SMALL = {
+    "vocab_size": 480,
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 96,
+    "max_position_embeddings": 160,
+    "initializer_range": 0.15,
+}
+# Of one kind of segment.
+SMALLER = {
+    "hidden_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 80,
+    "initializer_range": 0.15,
+    "type_vocab_size": 1,
+}
 BERT_SETTINGS: dict[str, object] = {
     "pad_token": "[PAD]",
     "unk_token": "[UNK]",
@@ -75,42 +93,21 @@ def vector(model: torch.nn.Module, tokens: list[int], pooling: str) -> np.ndarra
 
 
 def make_bert(folder: Path) -> None:
-    config = transformers.BertConfig(
-        vocab_size=480,
-        hidden_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=96,
-        max_position_embeddings=160,
-        initializer_range=0.15,
-    )
+    config = transformers.BertConfig(**SMALL)
     write_encoder(folder, config, wordpiece(470, lowercase=True), "mean")
 
 
 def make_bert_cased(folder: Path) -> None:
     config = transformers.BertConfig(
-        vocab_size=480,
-        hidden_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=3,
-        intermediate_size=80,
+        **SMALLER,
         max_position_embeddings=160,
-        initializer_range=0.15,
-        type_vocab_size=1,
+        vocab_size=480,
     )
     write_encoder(folder, config, wordpiece(480, lowercase=False), "cls")
 
 
 def make_nomic_bert(folder: Path) -> None:
-    config = transformers.NomicBertConfig(
-        vocab_size=480,
-        hidden_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=96,
-        max_position_embeddings=160,
-        initializer_range=0.15,
-    )
+    config = transformers.NomicBertConfig(**SMALL)
     write_encoder(folder, config, wordpiece(470, lowercase=True), "mean")
     # As it stands on the hub, in the words of GPT-2.
     hub_config = {
@@ -143,14 +140,9 @@ def make_nomic_bert(folder: Path) -> None:
 
 def make_xlm_roberta(folder: Path) -> None:
     config = transformers.XLMRobertaConfig(
-        vocab_size=160,
-        hidden_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=3,
-        intermediate_size=80,
+        **SMALLER,
         max_position_embeddings=130,
-        initializer_range=0.15,
-        type_vocab_size=1,
+        vocab_size=160,
         pad_token_id=1,
         bos_token_id=0,
         eos_token_id=2,

@@ -34,6 +34,22 @@ SMALL = {
     "initializer_range": 0.15,
 }
 SLIDING, FULL = "sliding_attention", "full_attention"
+# What the settings of a tokenizer say of its ends, by family.
+SENTENCEPIECE_ENDS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+GPT2_ENDS = {"bos_token": GPT2_END, "eos_token": GPT2_END}
+GRANITE_SPECIAL = [GPT2_END, "<|end_of_role|>"]
+GRANITE = {
+    "vocab_size": 320,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "pad_token_id": 0,
+    "attention_multiplier": 0.3,
+    "embedding_multiplier": 3.0,
+    "residual_multiplier": 0.4,
+    "logits_scaling": 2.0,
+    "tie_word_embeddings": True,
+}
+MINISTRAL_SPECIAL = ["<unk>", "<s>", "</s>", "[INST]"]
 
 
 def small_tokenizer(cut: str | None, special: list[str], **how: bool) -> Tokenizer:
@@ -52,13 +68,11 @@ def make_mixtral(folder: Path) -> None:
         eos_token_id=2,
         tie_word_embeddings=False,
     )
-    settings = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    write_checkpoint(folder, config, sentencepiece_tokenizer(model), settings, "</s>")
+    write_checkpoint(folder, config, sentencepiece_tokenizer(model), SENTENCEPIECE_ENDS, "</s>")
 
 
 def make_ministral(folder: Path) -> None:
-    special = ["<unk>", "<s>", "</s>", "[INST]"]
-    tokenizer = small_tokenizer(TEKKEN_CUT, special, ignore_merges=True)
+    tokenizer = small_tokenizer(TEKKEN_CUT, MINISTRAL_SPECIAL, ignore_merges=True)
     begin_with(tokenizer, "<s>")
     # The window is wider than the text: llama.cpp has none for this architecture.
     config = transformers.MinistralConfig(
@@ -71,13 +85,11 @@ def make_ministral(folder: Path) -> None:
         layer_types=[FULL, SLIDING],
         tie_word_embeddings=False,
     )
-    settings = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    write_checkpoint(folder, config, tokenizer, settings, "[INST]")
+    write_checkpoint(folder, config, tokenizer, SENTENCEPIECE_ENDS, "[INST]")
 
 
 def make_ministral3(folder: Path) -> None:
-    special = ["<unk>", "<s>", "</s>", "[INST]"]
-    tokenizer = small_tokenizer(TEKKEN_CUT, special, ignore_merges=True)
+    tokenizer = small_tokenizer(TEKKEN_CUT, MINISTRAL_SPECIAL, ignore_merges=True)
     begin_with(tokenizer, "<s>")
     config = transformers.Ministral3Config(
         **SMALL,
@@ -99,8 +111,7 @@ def make_ministral3(folder: Path) -> None:
         },
         tie_word_embeddings=False,
     )
-    settings = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    write_checkpoint(folder, config, tokenizer, settings, "[INST]")
+    write_checkpoint(folder, config, tokenizer, SENTENCEPIECE_ENDS, "[INST]")
 
 
 def make_qwen3_moe(folder: Path) -> None:
@@ -220,67 +231,40 @@ def make_phi4_mini(folder: Path) -> None:
 
 
 def make_granite(folder: Path) -> None:
-    tokenizer = small_tokenizer("digits", [GPT2_END, "<|end_of_role|>"])
+    tokenizer = small_tokenizer("digits", GRANITE_SPECIAL)
     config = transformers.GraniteConfig(
         **SMALL,
-        vocab_size=320,
-        bos_token_id=0,
-        eos_token_id=0,
-        pad_token_id=0,
+        **GRANITE,
         attention_bias=True,
         mlp_bias=True,
-        attention_multiplier=0.3,
-        embedding_multiplier=3.0,
-        residual_multiplier=0.4,
-        logits_scaling=2.0,
-        tie_word_embeddings=True,
     )
-    settings = {"bos_token": GPT2_END, "eos_token": GPT2_END}
-    write_checkpoint(folder, config, tokenizer, settings, "<|end_of_role|>")
+    write_checkpoint(folder, config, tokenizer, GPT2_ENDS, "<|end_of_role|>")
 
 
 def make_granite_moe(folder: Path) -> None:
-    tokenizer = small_tokenizer("digits", [GPT2_END, "<|end_of_role|>"])
+    tokenizer = small_tokenizer("digits", GRANITE_SPECIAL)
     config = transformers.GraniteMoeSharedConfig(
         **{**SMALL, "intermediate_size": 32},
-        vocab_size=320,
+        **GRANITE,
         num_local_experts=4,
         num_experts_per_tok=2,
         shared_intermediate_size=48,
-        bos_token_id=0,
-        eos_token_id=0,
-        pad_token_id=0,
-        attention_multiplier=0.3,
-        embedding_multiplier=3.0,
-        residual_multiplier=0.4,
-        logits_scaling=2.0,
-        tie_word_embeddings=True,
     )
-    settings = {"bos_token": GPT2_END, "eos_token": GPT2_END}
-    write_checkpoint(folder, config, tokenizer, settings, "<|end_of_role|>")
+    write_checkpoint(folder, config, tokenizer, GPT2_ENDS, "<|end_of_role|>")
 
 
 def make_granite4(folder: Path) -> None:
-    tokenizer = small_tokenizer(LLAMA3_CUT, [GPT2_END, "<|end_of_role|>"])
+    tokenizer = small_tokenizer(LLAMA3_CUT, GRANITE_SPECIAL)
     config = transformers.GraniteMoeHybridConfig(
         **SMALL,
-        vocab_size=320,
+        **GRANITE,
         num_local_experts=0,
         num_experts_per_tok=0,
         shared_intermediate_size=80,
         layer_types=["attention"] * 2,
         position_embedding_type="rope",
-        bos_token_id=0,
-        eos_token_id=0,
-        pad_token_id=0,
-        attention_multiplier=0.3,
-        embedding_multiplier=3.0,
-        residual_multiplier=0.4,
-        logits_scaling=2.0,
-        tie_word_embeddings=True,
     )
-    settings = {"bos_token": GPT2_END, "eos_token": GPT2_END}
-    write_checkpoint(folder, config, tokenizer, settings, "<|end_of_role|>")
+    write_checkpoint(folder, config, tokenizer, GPT2_ENDS, "<|end_of_role|>")
 
 
 def make_smollm3(folder: Path) -> None:

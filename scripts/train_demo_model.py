@@ -19,12 +19,12 @@ import copy
 import json
 import math
 import re
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from demo_model_card import Measure, Outcome, write_card
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch.nn.functional import cross_entropy, dropout
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -54,64 +54,17 @@ HELD_OUT_BOOKS = ("Ruth", "Jonah", "Phi")  # two tales and a letter (to the Phil
 PROMPTS = ("In the beginning", "And the king said unto", "Blessed are")
 ANSWER = 48  # tokens
 FOLDER = "tiny-kjv"
-LICENCE = Path("/usr/share/common-licenses/CC0-1.0")  # as Debian installs it
-
-CARD = """\
----
-license: cc0-1.0
-language:
-- en
-library_name: transformers
-pipeline_tag: text-generation
-tags:
-- llama
-- text-generation
-- demo
----
-
-# A very small Llama that speaks like the King James Bible
-
-The model that travels with airpack's sources, so that its demo and its tests have something real
-to fetch, quantize, measure and run. It continues a text in the style of the King James Bible, and
-does nothing else. `scripts/train_demo_model.py` made it and wrote this card.
-
-| | |
-|---|---|
-| Architecture | `LlamaForCausalLM`: {layers} layers of 256 units, 4 heads of 64 (2 for keys and \
-values), feed-forward 768, tied embeddings |
-| Parameters | {parameters:,}, bf16 |
-| Tokenizer | byte-level BPE, {vocabulary} tokens, words split as Llama 3 splits them |
-| Context | {context} tokens |
-| Text | King James Bible, as Debian's package `bible-kjv` prints it, without verse numbers: \
-{trained_on:,} tokens |
-| Training | {step} steps of {batch} windows of {context} tokens ({epochs:.1f} epochs), AdamW, \
-seed {seed}, {minutes:.0f} minutes on {threads} CPU cores |
-| Held out | Ruth, Jonah and Philippians: {held_out:,} tokens |
-| Held-out perplexity | {per_token:.2f} per token, {per_word:.1f} per word, \
-{bits_per_byte:.3f} bits per byte |
-
-The perplexity is that of the bf16 weights, computed in float32 over windows of {context} tokens
-that stand side by side, each opened by `{begin}`; every token counts, each chapter's
-`{end}` too.
-
-## What it says
-
-Each prompt in bold, continued greedily for {answer} tokens:
-
-{samples}
-
-## Limits
-
-A toy: it has read one book, keeps to its grammar for a sentence or two, loses the thread, repeats
-itself, and recites what it met often. What it says is neither scripture nor fact, and it follows no
-instructions. It learnt from windows of {context} tokens and should not be asked for longer ones.
-
-## Licence
-
-CC0 1.0 (see `LICENSE`): those who made the weights waive their rights in them. The text was first
-printed in 1611 and is in the public domain, except in the United Kingdom, where letters patent of
-the Crown still govern its printing. Nobody who holds that right endorses this model.
-"""
+SETTINGS = {
+    "layers": LAYERS,
+    "vocabulary": VOCABULARY,
+    "context": CONTEXT,
+    "batch": BATCH,
+    "seed": SEED,
+    "threads": THREADS,
+    "begin": BEGIN,
+    "end": END,
+    "answer": ANSWER,
+}
 
 
 @dataclass(frozen=True)
@@ -133,43 +86,6 @@ class Tokens:
 
     ids: torch.Tensor  # int64, (n,)
     openings: torch.Tensor  # int64, (verses,)
-
-
-@dataclass(frozen=True)
-class Measure:
-    """How well a model foretells a text: nats over all its tokens, and what they are spread on."""
-
-    nats: float
-    tokens: int
-    words: int
-    bytes_: int
-
-    @property
-    def per_token(self) -> float:
-        """Perplexity per token."""
-        return math.exp(self.nats / self.tokens)
-
-    @property
-    def per_word(self) -> float:
-        """Perplexity per word between blanks."""
-        return math.exp(self.nats / self.words)
-
-    @property
-    def bits_per_byte(self) -> float:
-        """Bits that each byte of the text takes."""
-        return self.nats / self.bytes_ / math.log(2)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run has come to: the figures that the model card states."""
-
-    step: int
-    minutes: float
-    parameters: int
-    trained_on: int  # tokens
-    held_out: Measure
-    samples: dict[str, str]  # from each prompt to what the model says next
 
 
 def read_chapters(path: Path) -> list[Chapter]:
@@ -355,33 +271,6 @@ def write_json(path: Path, content: dict[str, object]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def write_card(folder: Path, outcome: Outcome) -> None:
-    """Write what a hub folder holds for people: the card with its figures, and the licence."""
-    card = CARD.format(
-        layers=LAYERS,
-        parameters=outcome.parameters,
-        vocabulary=VOCABULARY,
-        context=CONTEXT,
-        trained_on=outcome.trained_on,
-        step=outcome.step,
-        batch=BATCH,
-        epochs=outcome.step * BATCH * CONTEXT / outcome.trained_on,
-        seed=SEED,
-        minutes=outcome.minutes,
-        threads=THREADS,
-        held_out=outcome.held_out.tokens,
-        per_token=outcome.held_out.per_token,
-        per_word=outcome.held_out.per_word,
-        bits_per_byte=outcome.held_out.bits_per_byte,
-        begin=BEGIN,
-        end=END,
-        answer=ANSWER,
-        samples="\n\n".join(f"> **{prompt}**{rest}" for prompt, rest in outcome.samples.items()),
-    )
-    (folder / "README.md").write_text(card, encoding="utf-8")
-    shutil.copyfile(LICENCE, folder / "LICENSE")
-
-
 def main() -> None:
     """Read, train, and now and then measure and save."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -415,11 +304,12 @@ def main() -> None:
             minutes=(time.monotonic() - begun) / 60,
             parameters=model.num_parameters(),
             trained_on=len(tokens.ids),
+            epochs=step * BATCH * CONTEXT / len(tokens.ids),
             held_out=measure(saved, held_out, held_out_text),
             samples={prompt: continuation(saved, tokenizer, prompt) for prompt in PROMPTS},
         )
         save(model, tokenizer, arguments.output / FOLDER)
-        write_card(arguments.output / FOLDER, outcome)
+        write_card(arguments.output / FOLDER, outcome, SETTINGS)
         print(
             f"step {step}, {outcome.minutes:.1f} minutes: the last batch"
             f" {math.exp(loss):.2f} per token, held out {outcome.held_out.per_token:.2f}",

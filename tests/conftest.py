@@ -6,11 +6,16 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from packager.format.golden import Golden
 from packager.progress import Silent
 from packager.quantize.pipeline import quantize
 from packager.runtime.smoke import record_golden
+
+# A host with other work to do is slow, and no test is about that.
+settings.register_profile("any host", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any host")
 
 DEMO = Path(str(files("packager") / "demo" / "tiny-kjv"))
 PROMPTS = ("In the beginning", "And it came to pass")

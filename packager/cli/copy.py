@@ -10,9 +10,8 @@ import click
 
 from packager.cli.command import Command
 from packager.cli.hosts import directory_argument
-from packager.cli.media import ask_for_medium, listed
 from packager.cli.screen import Screen
-from packager.cli.text import counted, one_line
+from packager.cli.text import counted, listed, one_line
 from packager.errors import AirpackError, MissingVolumeError, NoSpaceError
 from packager.format.sizes import format_size
 from packager.isolated.copy import copy_share
@@ -99,7 +98,7 @@ def _refuse_if_nothing_fits(source: Source, plan: Plan) -> None:
 def _next_plan(screen: Screen, source: Source, left: Sequence[str], named: Sequence[Path]) -> Plan:
     """Wait for the next medium that has room for one of the volumes ``left``."""
     while True:
-        answer = ask_for_medium(
+        answer = screen.ask(
             f"still to be copied: {listed(left)}; {_needed(source, left)}",
             "Enter once the next medium is mounted in the place of one, or its directory",
         )

@@ -6,8 +6,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from packager.cli.media import listed
-from packager.cli.text import counted, one_line
+from packager.cli.text import counted, listed, one_line
 from packager.errors import AirpackError, IntegrityError, MissingVolumeError
 from packager.format.envelope import envelope_key_id, envelope_name
 from packager.format.model_signature import MODEL_SIGNATURE

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from packager.cli.media import listed
-from packager.cli.text import counted, table
+from packager.cli.text import counted, listed, table
 from packager.format.bundle import Bundle
 from packager.format.envelope import envelope_key_id
 from packager.format.held import HeldFile

@@ -13,14 +13,13 @@ from packager.cli.screen import Screen
 from packager.cli.text import table
 from packager.errors import IntegrityError, SmokeTestError
 from packager.format.sizes import format_size
-from packager.isolated.lifecycle import free_space, roll_back
+from packager.isolated.lifecycle import check_removable, free_space, roll_back
 from packager.isolated.lifecycle import smoke as smoke_again
 from packager.isolated.lifecycle import uninstall as take_away
 from packager.runtime.engine import network_use
 from packager.runtime.smoke import SmokeResult
 from packager.store.generations import (
     Generation,
-    check_number,
     installed_names,
     numbers_of,
     read_generation,
@@ -97,7 +96,7 @@ def uninstall(screen: Screen, name: str, generation: int | None) -> None:
     Asks first, on a terminal.
     """
     place = home()
-    check_number(place, name, generation)
+    check_removable(place, name, generation)
     every = f"every generation of {name}"
     what = every if generation is None else f"generation {generation} of {name}"
     screen.confirm(f"Take away {what}?")

@@ -9,6 +9,7 @@ import click
 from packager.cli.command import Command
 from packager.cli.hosts import file_argument
 from packager.cli.screen import Screen
+from packager.cli.text import counted
 from packager.connected.init import init_recipe
 from packager.connected.lock import lock_path, lock_recipe
 from packager.errors import UsageError
@@ -64,7 +65,7 @@ def lock(screen: Screen, recipe: Path) -> None:
             "files": len(locked.files),
             "size": locked.size,
         },
-        f"locked: {len(locked.files)} files, {format_size(locked.size)}, "
+        f"locked: {counted(len(locked.files), 'file')}, {format_size(locked.size)}, "
         f"revision {locked.revision}, licence {locked.licence or 'not stated'}; wrote {path}",
     )
 

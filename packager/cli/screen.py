@@ -81,6 +81,32 @@ class Screen:
         if self.may_ask and not self.yes:
             click.confirm(question, err=True, abort=True)
 
+    def ask(self, fact: str, question: str) -> str:
+        """Say ``fact``, ask on the terminal, and return what a person typed, less its spaces.
+
+        Raises ``click.Abort`` where the terminal has ended.
+        """
+        click.echo(f"{one_line(fact)}\n{question}: ", err=True, nl=False)
+        line = sys.stdin.readline()
+        if not line:
+            raise click.Abort
+        return line.strip()
+
+    def read_turn(self) -> str | None:
+        """What a person says next in a conversation, or ``None`` where they end it."""
+        prompt = "> "
+        if not sys.stdout.isatty():  # then input() would put the prompt among the answers
+            click.echo(prompt, err=True, nl=False)
+            prompt = ""
+        try:
+            return input(prompt)
+        except EOFError:
+            click.echo(err=True)
+            return None
+        except KeyboardInterrupt:
+            click.echo(err=True)
+            raise
+
     def ask_secret(self, prompt: str, *, confirm: bool = False, hint: str) -> bytes:
         """Ask for a passphrase on the terminal; raises ``UsageError`` where nobody is there."""
         if not self.may_ask:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 _GAP = "  "
+_NAMES_SHOWN = 8
 
 
 def visible(text: str) -> str:
@@ -44,6 +45,14 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 def counted(count: int, noun: str) -> str:
     """``count`` things: ``1 volume``, ``3 volumes``."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first few of ``names``, and how many more there are."""
+    every = [*names]
+    more = len(every) - _NAMES_SHOWN
+    shown = ", ".join(every[:_NAMES_SHOWN])
+    return f"{shown} and {counted(more, 'other')}" if more > 0 else shown
 
 
 def _escaped(character: str) -> str:

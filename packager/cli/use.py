@@ -156,24 +156,10 @@ def _ask(screen: Screen) -> str | None:
     One Ctrl-C may have been meant for an answer that had just ended, so it ends nothing.
     """
     try:
-        return _read_line()
+        return screen.read_turn()
     except KeyboardInterrupt:
-        sys.stderr.write("\n")
         screen.note("Ctrl-D ends, as does Ctrl-C once more")
-    return _read_line()
-
-
-def _read_line() -> str | None:
-    prompt = "> "
-    if not sys.stdout.isatty():  # then input() would put the prompt among the answers
-        sys.stderr.write(prompt)
-        sys.stderr.flush()
-        prompt = ""
-    try:
-        return input(prompt)
-    except EOFError:
-        sys.stderr.write("\n")
-        return None
+    return screen.read_turn()
 
 
 def _say(screen: Screen, pieces: Iterator[str]) -> None:

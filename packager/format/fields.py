@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -127,12 +127,15 @@ class Fields:
         return value
 
     def base64(self, key: str) -> bytes:
-        """Bytes, as base64 of RFC 4648 section 4, with its padding."""
+        """Bytes, as base64 of RFC 4648 section 4, with its padding, and in no second way."""
         text = self.text(key)
         try:
-            return b64decode(text.encode("ascii"), validate=True)
+            data = b64decode(text.encode("ascii"), validate=True)
         except ValueError:  # binascii.Error and UnicodeEncodeError among them
             raise self.refuse(key, "not base64") from None
+        if b64encode(data).decode("ascii") != text:  # s.3.5: the bits that pad must be zero
+            raise self.refuse(key, "not base64 as it is written: bits behind the last byte are set")
+        return data
 
     def digest(self, key: str) -> Digest:
         """A sha256."""

@@ -27,7 +27,7 @@ MAX_NAME_BYTES = 127
 MAX_STRING_BYTES = 16 << 20
 MAX_ARRAY_ITEMS = 1 << 24
 MAX_ARRAY_NESTING = 2
-MAX_HEADER_BYTES = 1 << 30
+MAX_HEADER_BYTES = 1 << 27  # of vocabularies, the largest take a tenth of it
 MAX_DIMENSION = 1 << 40
 
 # Numbers of the value types, with the struct format of the plain ones.

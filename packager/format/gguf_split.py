@@ -100,10 +100,14 @@ def _check_tensors(parts: tuple[tuple[str, GgufHeader], ...]) -> None:
 def _check_architecture(parts: tuple[tuple[str, GgufHeader], ...]) -> None:
     """Only the first part has to state the architecture; the others do not contradict it."""
     first, header = parts[0]
+    try:
+        architecture = header.architecture
+    except MalformedError as error:
+        raise MalformedError(f"{first}: {error.message}") from None
     for name, other in parts[1:]:
-        stated = other.metadata.get("general.architecture", header.architecture)
-        if stated != header.architecture:
+        stated = other.metadata.get("general.architecture", architecture)
+        if stated != architecture:
             raise IntegrityError(
                 f"{name}: of the architecture {str(stated)[:60]!a}, and {first} of"
-                f" {header.architecture[:60]!a}"
+                f" {architecture[:60]!a}"
             )

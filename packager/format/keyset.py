@@ -120,7 +120,10 @@ def parse_key_set(data: bytes, what: str) -> KeySet:
         raise fields.refuse("format", f"not {FORMAT}")
     if fields.integer("format_version") != FORMAT_VERSION:
         raise fields.refuse("format_version", f"this airpack reads version {FORMAT_VERSION} only")
-    return parse_key_set_fields(fields)
+    key_set = parse_key_set_fields(fields)
+    if encode_key_set(key_set) != data:  # it is verified as it is written, whoever wrote it
+        raise fields.refuse("keys", "one leaves out a member, which should be null")
+    return key_set
 
 
 def parse_key_set_fields(fields: Fields) -> KeySet:

@@ -49,9 +49,9 @@ DEFAULT_PROMPTS = ("The capital of France is", "Once upon a time", "def fibonacc
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?\Z")
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+_-]{0,99}\Z")
 _PLATFORM = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
-_PYTHON = re.compile(r"3\.\d{1,2}\Z")
-_GLIBC = re.compile(r"2\.\d{1,2}\Z")
-_PERCENT = re.compile(r"(\d{1,3})(?:\.(\d{1,4}))?%\Z")
+_PYTHON = re.compile(r"3\.[0-9]{1,2}\Z")
+_GLIBC = re.compile(r"2\.[0-9]{1,2}\Z")
+_PERCENT = re.compile(r"([0-9]{1,3})(?:\.([0-9]{1,4}))?%\Z")
 
 
 @dataclass(frozen=True)

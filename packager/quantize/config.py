@@ -13,10 +13,11 @@ from packager.quantize.rope import MAX_CONTEXT, Rope, RopeSupport, parse_rope
 WHAT = "config.json"
 
 MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
-MAX_WIDTH = 1 << 20
+MAX_WIDTH = 1 << 20  # of a row, which is converted as a whole
 MAX_HEADS = 1 << 14
 MAX_VOCABULARY = 1 << 24
 MAX_EXPERTS = 1024  # LLAMA_MAX_EXPERTS
+MAX_TEXT_KINDS = 1 << 16  # of which BERT tells two apart
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,8 @@ def parse_config(config: Mapping[str, object], dialect: Dialect) -> ModelConfig:
     width = fields.integer("hidden_size", least=1, most=MAX_WIDTH)
     heads = fields.integer("num_attention_heads", least=1, most=MAX_HEADS)
     head_size = _head_size(fields, dialect, width, heads)
+    if heads * head_size > MAX_WIDTH:
+        raise fields.refuse("head_dim", f"{heads} heads of {head_size} are beyond {MAX_WIDTH}")
     first_position = 0
     if dialect.counts_from_padding:
         first_position = fields.integer("pad_token_id", most=MAX_VOCABULARY) + 1

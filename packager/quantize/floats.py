@@ -30,6 +30,12 @@ FLOAT_TYPES: Mapping[str, FloatType] = {
     "F32": FloatType(np.uint32, 0x7F80_0000, 2.0**-23),
 }
 
+# E8M0 (OCP Microscaling Formats 1.0, section 5.4.1): a byte is the exponent of a float32, but for
+# 0, half of the least normal number, and 255, not-a-number.
+E8M0_POWERS: Floats = np.array(
+    [0x0040_0000, *(exponent << 23 for exponent in range(1, 255)), 0x7FC0_0000], np.uint32
+).view(np.float32)
+
 
 def widen(words: Words, dtype: str) -> Floats:
     """The floats of ``dtype`` in ``words``, as float32 of the same shape in an array of its own."""

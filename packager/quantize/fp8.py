@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from packager.format.safetensors_header import DTYPE_BITS
-from packager.quantize.floats import FLOAT_TYPES, Floats, widen
+from packager.quantize.floats import E8M0_POWERS, FLOAT_TYPES, Floats, widen
 from packager.quantize.prequantized import E8M0
 from packager.quantize.slabs import Slab
 from packager.quantize.source import SourceTensor
@@ -24,7 +24,6 @@ def _value(code: int) -> float:
 
 
 _VALUES = np.array([_value(code) for code in range(256)], np.float32)
-_POWERS = np.array([*np.ldexp(1.0, np.arange(255) - 127), np.nan], np.float32)
 
 
 def fp8_scales_range(slab: Slab, scales: SourceTensor, covered: tuple[int, int]) -> tuple[int, int]:
@@ -62,7 +61,9 @@ def widen_fp8(
 
 def _factors(scales: np.ndarray, dtype: str) -> Floats:
     """The scales in these bytes as float32."""
-    return _POWERS[scales] if dtype == E8M0 else widen(scales.view(FLOAT_TYPES[dtype].word), dtype)
+    if dtype == E8M0:
+        return E8M0_POWERS.take(scales)
+    return widen(scales.view(FLOAT_TYPES[dtype].word), dtype)
 
 
 def _scale_rows(slab: Slab, height: int) -> np.ndarray:

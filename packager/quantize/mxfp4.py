@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from packager.quantize.floats import E8M0_POWERS
 from packager.quantize.slabs import Slab
 from packager.quantize.source import SourceTensor
 
@@ -16,9 +17,8 @@ BLOCK = 32
 
 _MAGNITUDES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 _VALUES = np.array([*_MAGNITUDES, *(-value for value in _MAGNITUDES)], np.float32)
-# byte -> its two values; scale -> its power of two, or not-a-number
+# byte -> its two values
 _PAIRS = np.stack([np.tile(_VALUES, 16), np.repeat(_VALUES, 16)], axis=1)
-_POWERS = np.array([*np.ldexp(1.0, np.arange(255) - 127), np.nan], np.float32)
 
 
 def scales_range(slab: Slab, scales: SourceTensor) -> tuple[int, int]:
@@ -35,7 +35,7 @@ def widen_mxfp4(raw: np.ndarray, scales: np.ndarray, wide: np.ndarray, slab: Sla
     """
     piece, blocks = slab.piece, slab.columns // BLOCK
     pairs = raw.reshape(slab.rows, piece.step, blocks * BLOCK // 2)[:, piece.pick]
-    powers = _POWERS[scales.reshape(slab.rows, piece.step, blocks)[:, piece.pick]]
+    powers = E8M0_POWERS[scales.reshape(slab.rows, piece.step, blocks)[:, piece.pick]]
     np.take(_PAIRS, pairs, axis=0, out=wide.reshape(*pairs.shape, 2), mode="clip")
     by_block = wide.reshape(slab.rows, blocks, BLOCK)
     by_block *= powers[:, :, np.newaxis]

@@ -16,7 +16,8 @@ from packager.progress import Progress
 from packager.quantize.executors.job import Executor, Job, Reserved
 from packager.quantize.executors.threads import Threads
 from packager.quantize.kernels import load_kernels
-from packager.quantize.plan import Fallback, Plan, make_plan
+from packager.quantize.plan import Fallback, Plan, make_plan, read_model
+from packager.quantize.source import check_unchanged, stamps_of
 from packager.quantize.wanted import Wanted
 from packager.quantize.worker import write_all
 from packager.store.atomic import (
@@ -81,12 +82,14 @@ def quantize_all(
     depend on the source and on what it shall be alone, not on its company nor on who converts it.
     Each file appears at the end, whole, or not at all. Raises ``UsageError`` for what cannot be
     converted, ``IntegrityError`` (``MalformedError`` among them) for weights that are broken,
-    infinite or not a number, ``UnsafeContentError`` for a file that is not what its name says,
-    ``NoSpaceError``, ``HostError``, ``EngineError``.
+    infinite or not a number, and for a source that changes meanwhile, ``UnsafeContentError`` for a
+    file that is not what its name says, ``NoSpaceError``, ``HostError``, ``EngineError``.
     """
     if not wanted:
         return {}
-    plans = {out: make_plan(files, file, name=name) for out, file in wanted.items()}
+    stamps = stamps_of(files.values())
+    model = read_model(files)
+    plans = {out: make_plan(files, file, name=name, model=model) for out, file in wanted.items()}
     for note in dict.fromkeys(note for plan in plans.values() for note in plan.notes):
         progress.note(note)
     kernels = load_kernels().compiled
@@ -101,6 +104,7 @@ def quantize_all(
         source_size = next(iter(plans.values())).source_size
         with progress.task(label, source_size) as task:
             (executor or Threads(threads)).run(job, task)
+        check_unchanged(stamps)
     return {out: _report(plan) for out, plan in plans.items()}
 
 

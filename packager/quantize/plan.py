@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from packager.errors import UsageError
 from packager.quantize.architectures import find_architecture
 from packager.quantize.architectures.architecture import Architecture
 from packager.quantize.config import ModelConfig, parse_config
@@ -14,10 +15,10 @@ from packager.quantize.gguf_writer import TensorInfo, aligned, encode_header
 from packager.quantize.imatrix import TensorImportance
 from packager.quantize.metadata import model_entries
 from packager.quantize.mix import Choice, ModelShape, choose_types
-from packager.quantize.pooling import find_pooling
+from packager.quantize.pooling import Pooling, find_pooling
 from packager.quantize.source import read_documents, read_tensors
 from packager.quantize.sourcing import Draft, Piece, draft_tensors
-from packager.quantize.tokenizer.entries import tokenizer_entries
+from packager.quantize.tokenizer.entries import TokenizerEntries, tokenizer_entries
 from packager.quantize.types import F32, MXFP4
 from packager.quantize.wanted import Wanted
 
@@ -77,10 +78,20 @@ class Plan:
         )
 
 
-def make_plan(files: Mapping[str, Path], wanted: Wanted, *, name: str) -> Plan:
-    """Plan the GGUF file that is ``wanted`` of the model in ``files``.
+@dataclass(frozen=True, eq=False)
+class SourceModel:
+    """What all files made of a model have in common: its ``drafts`` become their tensors."""
 
-    ``files`` maps names in the repository to local paths; ``name`` becomes ``general.name``.
+    architecture: Architecture
+    config: ModelConfig
+    drafts: Sequence[Draft]
+    tokenizer: TokenizerEntries
+    pooling: Pooling | None
+
+
+def read_model(files: Mapping[str, Path]) -> SourceModel:
+    """Read all of the model in ``files``, names in the repository to local paths, but its weights.
+
     Raises ``UsageError`` for what cannot be converted, ``MalformedError`` and
     ``UnsafeContentError`` for a source that is broken.
     """
@@ -91,7 +102,21 @@ def make_plan(files: Mapping[str, Path], wanted: Wanted, *, name: str) -> Plan:
     drafts = draft_tensors(architecture, config, read_tensors(files))
     tokenizer = tokenizer_entries(documents, config.vocabulary)
     pooling = find_pooling(documents.modules, is_encoder=architecture.is_encoder)
-    placed = _type_and_place(drafts, wanted, _mix_shape(architecture, config))
+    return SourceModel(architecture, config, drafts, tokenizer, pooling)
+
+
+def make_plan(
+    files: Mapping[str, Path], wanted: Wanted, *, name: str, model: SourceModel | None = None
+) -> Plan:
+    """Plan the GGUF file that is ``wanted`` of the model in ``files``.
+
+    ``name`` becomes ``general.name``. ``model`` is what :func:`read_model` gave for ``files``,
+    where several are planned; it is read now otherwise. Raises what that raises, and
+    ``UsageError`` for a type or a matrix that does not go with the model.
+    """
+    model = model or read_model(files)
+    architecture, config, tokenizer = model.architecture, model.config, model.tokenizer
+    placed = _type_and_place(model.drafts, wanted, _mix_shape(architecture, config))
     header = encode_header(
         (
             *model_entries(
@@ -99,7 +124,7 @@ def make_plan(files: Mapping[str, Path], wanted: Wanted, *, name: str) -> Plan:
                 config,
                 wanted.kind,
                 name,
-                pooling=pooling,
+                pooling=model.pooling,
                 strips_as_phi3=tokenizer.strips_as_phi3,
             ),
             *wanted.entries(),
@@ -118,7 +143,7 @@ def make_plan(files: Mapping[str, Path], wanted: Wanted, *, name: str) -> Plan:
             by_element=draft.by_element,
             importance=place.importance,
         )
-        for draft, place in zip(drafts, placed, strict=True)
+        for draft, place in zip(model.drafts, placed, strict=True)
     )
     return Plan(
         header=header,
@@ -128,7 +153,7 @@ def make_plan(files: Mapping[str, Path], wanted: Wanted, *, name: str) -> Plan:
         parameters=sum(tensor.info.elements for tensor in tensors if tensor.pieces),
         notes=(
             *tokenizer.notes,
-            *(pooling.notes if pooling else ()),
+            *(model.pooling.notes if model.pooling else ()),
             *_notes(architecture, config),
             *_notes_on_types(tensors),
         ),
@@ -160,6 +185,11 @@ def _type_and_place(
         importance = wanted.importance(draft.name, draft.shape, choice)
         placed.append(_Placed(info, importance, _fallback(draft.name, choice)))
         offset = aligned(offset + info.size)
+    if wanted.matrix is not None and not any(place.importance for place in placed):
+        raise UsageError(
+            "importance matrix: names no tensor of this model",
+            hint="it was made of another model; make it of this one",
+        )
     return tuple(placed)
 
 

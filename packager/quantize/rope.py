@@ -178,9 +178,12 @@ def _trained_context(config: Fields, rope: Fields, context: int) -> int:
     for fields in (rope, config):
         if fields.has(key):
             trained = positive(fields, key)
-            if not 1 <= trained <= MAX_CONTEXT:
-                raise fields.refuse(key, f"not within 1 to {MAX_CONTEXT}")
+            # Of one token there is no logarithm to divide by.
+            if not 2 <= trained <= MAX_CONTEXT:
+                raise fields.refuse(key, f"not within 2 to {MAX_CONTEXT}")
             return int(trained)
+    if context < 2:
+        raise config.refuse("max_position_embeddings", "too few positions to stretch")
     return context
 
 

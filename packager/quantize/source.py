@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from packager.errors import MalformedError, UsageError
+from packager.errors import IntegrityError, MalformedError, UsageError
 from packager.format import safetensors_header as safetensors
 from packager.format.fields import Fields
 from packager.format.foreign_json import parse_json, parse_json_object
 from packager.format.safetensors_header import SafetensorsHeader, TensorEntry
-from packager.store.atomic import open_regular, read_capped
+from packager.store.atomic import naming_refusals, open_regular, read_capped
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
@@ -98,6 +98,34 @@ def read_tensors(files: Mapping[str, Path]) -> dict[str, SourceTensor]:
         for shard, header in headers.items()
         for entry in header.tensors
     }
+
+
+Stamp = tuple[int, ...]
+"""What any change of a file's bytes, or of which file this is, changes."""
+
+
+def stamps_of(paths: Iterable[Path]) -> dict[Path, Stamp]:
+    """The files at ``paths`` as they are now; raises ``HostError`` for one that is not there."""
+    return {path: _stamp(path) for path in paths}
+
+
+def check_unchanged(stamps: Mapping[Path, Stamp]) -> None:
+    """Refuse what was made of files that are not as :func:`stamps_of` saw them.
+
+    Raises ``IntegrityError``, or ``HostError`` for one that is gone.
+    """
+    for path, stamp in stamps.items():
+        if _stamp(path) != stamp:
+            raise IntegrityError(
+                f"{path}: was changed while it was read",
+                hint="run the same command again, once nothing writes there",
+            )
+
+
+def _stamp(path: Path) -> Stamp:
+    with naming_refusals(path):
+        status = path.stat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def read_header(path: Path, what: str) -> SafetensorsHeader:

@@ -114,6 +114,12 @@ TENSOR_TYPES: Mapping[str, GgmlType] = {
 }  # fmt: skip
 
 
+# Their blocks are points of a lattice. Where a sum of squares overflows, ggml finds none, and ends
+# the process. None can hold a value beyond LARGEST_ON_LATTICE: half precision times a level.
+LATTICE_TYPES = (IQ1_S, IQ1_M, IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS, IQ3_S)
+LARGEST_ON_LATTICE = 1e9
+
+
 def file_type(name: str) -> FileType:
     """The file type called ``name``, or by its short name; raises ``UsageError`` for no such."""
     kind = _BY_NAME.get(_ALIASES.get(name, name))

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from packager.errors import UsageError
+from packager.errors import MalformedError, UsageError
 from packager.format.ggml_types import GgmlType
 from packager.quantize.gguf_writer import Entry, text, uint32
 from packager.quantize.imatrix import ImportanceMatrix, TensorImportance
 from packager.quantize.mix import HOW_TO_GET_A_MATRIX, Choice, Overrides, is_quantizable
-from packager.quantize.types import FileType, file_type
+from packager.quantize.types import LATTICE_TYPES, FileType, file_type
 
 # ``llama-quantize`` writes no longer ones (``llama_model_kv_override.val_str``).
 _MAX_TEXT = 127
+# No model has inputs of a hundred million; ggml ends the process where squares of them overflow.
+_MAX_MEAN = 1e16
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +65,7 @@ class Wanted:
         """What weighs the columns of the tensor ``name``, if the matrix has it.
 
         Raises ``UsageError`` where ``choice`` cannot do without, or the matrix is of a model of
-        another shape.
+        another shape, ``MalformedError`` for means that no model has.
         """
         found = self.matrix.tensors.get(name) if self.matrix else None
         if found is None or not is_quantizable(name, shape):
@@ -77,7 +79,16 @@ class Wanted:
                 f"{experts * shape[-1]} columns",
                 hint="it was made of another model; make it of this one",
             )
-        return found.of_experts(experts)
+        importance = found.of_experts(experts)
+        if choice.type in LATTICE_TYPES:
+            _check_means(name, importance)
+        return importance
+
+
+def _check_means(name: str, importance: TensorImportance) -> None:
+    for expert in range(len(importance.sums)):
+        if importance.means(expert).max() > _MAX_MEAN:
+            raise MalformedError(f"importance matrix: {name}: a mean square beyond any model's")
 
 
 def _missing(name: str, kind: GgmlType, *, has_matrix: bool) -> UsageError:

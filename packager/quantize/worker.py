@@ -17,7 +17,7 @@ from packager.quantize.kernels import Kernels
 from packager.quantize.mxfp4 import scales_range, widen_mxfp4
 from packager.quantize.slabs import Output, Slab
 from packager.quantize.source import SourceTensor
-from packager.quantize.types import F32
+from packager.quantize.types import F32, LARGEST_ON_LATTICE, LATTICE_TYPES
 from packager.store.atomic import naming_refusals
 
 _SYNC_FILE_RANGE_WRITE = 2  # linux/fs.h; waits for nothing
@@ -84,7 +84,8 @@ class Worker:
             begin, size = scales_range(slab, slab.piece.scales)
             scales = self._raw[slab.source_size :][:size]
             self._read(scales, slab.piece.scales, begin)
-            widen_mxfp4(raw, scales, wide, slab)
+            with np.errstate(over="ignore", invalid="ignore"):
+                widen_mxfp4(raw, scales, wide, slab)
         if slab.tensor.plus:
             wide += np.float32(slab.tensor.plus)
         self._check_finite(wide, slab)
@@ -122,7 +123,8 @@ class Worker:
         factors = np.empty(size, np.uint8)
         self._read(factors, scales, begin)
         floats = self._out.view("<f4")[: raw.size]
-        widen_fp8(raw, factors, scales.entry.dtype, floats, slab, covered)
+        with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is looked at
+            widen_fp8(raw, factors, scales.entry.dtype, floats, slab, covered)
         _copy(floats, wide, slab)
 
     def _check_finite(self, wide: np.ndarray, slab: Slab) -> None:
@@ -135,6 +137,8 @@ class Worker:
 
     def _quantize(self, wide: np.ndarray, slab: Slab, output: Output) -> int:
         kind = output.type
+        if kind in LATTICE_TYPES and max(wide.max(), -wide.min()) > LARGEST_ON_LATTICE:
+            raise _beyond_range(slab, output)
         target = self._out.ctypes.data
         size = self._kernels.quantize(
             kind,
@@ -148,12 +152,16 @@ class Worker:
             raise EngineError(f"ggml wrote {size} bytes of {kind.name}, not what its blocks take")
         # As float32 they are those that were found finite.
         if kind is not F32 and not self._kernels.is_valid(kind, target, size):
-            raise UsageError(
-                f"{slab.source.shard}: the tensor {slab.source.entry.name} holds a value beyond "
-                f"the range of {kind.name}",
-                hint="choose the type BF16 or F32",
-            )
+            raise _beyond_range(slab, output)
         return size
+
+
+def _beyond_range(slab: Slab, output: Output) -> UsageError:
+    return UsageError(
+        f"{slab.source.shard}: the tensor {slab.source.entry.name} holds a value beyond "
+        f"the range of {output.type.name}",
+        hint="choose the type BF16 or F32",
+    )
 
 
 def _copy(source: np.ndarray, target: np.ndarray, slab: Slab) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from packager.runtime.engine import (
@@ -11,6 +10,7 @@ from packager.runtime.engine import (
     ChatMessage,
     Engine,
     EngineOptions,
+    Pieces,
     Sampling,
 )
 
@@ -24,13 +24,14 @@ def generate(
     max_tokens: int = DEFAULT_MAX_TOKENS,
     sampling: Sampling = GREEDY,
     options: EngineOptions | None = None,
-) -> Iterator[str]:
+) -> Pieces:
     """Answer ``prompt``, piece by piece; greedily, so each time the same, by default.
 
-    Raises what opening an :class:`Engine` and asking it raise.
+    Its value is why the answer ended. Raises what opening an :class:`Engine` and asking it raise.
     """
     with Engine(model, options) as engine:
-        yield from Conversation(engine, max_tokens=max_tokens, sampling=sampling).say(prompt)
+        conversation = Conversation(engine, max_tokens=max_tokens, sampling=sampling)
+        return (yield from conversation.say(prompt))
 
 
 class Conversation:
@@ -58,24 +59,38 @@ class Conversation:
         """The turns so far, an interrupted answer with as much as came."""
         return self._messages
 
-    def say(self, text: str) -> Iterator[str]:
-        """The answer to ``text``, piece by piece.
+    def say(self, text: str) -> Pieces:
+        """The answer to ``text``, piece by piece; its value is why it ended.
 
         Leaving the iterator early, by Ctrl-C for one, stops the answer; what came of it is
-        remembered. Raises ``EngineError``, and then nothing is.
+        remembered. Raises ``RefusedRequestError`` where the engine goes on, as for a
+        conversation too long for the model, else ``EngineError``; and then nothing is.
         """
         messages = (*self._messages, ChatMessage("user", text))
         answer: list[str] = []
         try:
-            for piece in self._pieces(text, messages):
-                answer.append(piece)
-                yield piece
+            return (yield from _kept(self._pieces(text, messages), answer))
         finally:
             if answer:
                 said = ChatMessage("assistant", "".join(answer))
                 self._messages = (*messages, said)
 
-    def _pieces(self, text: str, messages: tuple[ChatMessage, ...]) -> Iterator[str]:
+    def forget(self) -> None:
+        """Begin a new conversation."""
+        self._messages = ()
+
+    def _pieces(self, text: str, messages: tuple[ChatMessage, ...]) -> Pieces:
         if self._engine.file.has_chat_template:
             return self._engine.chat(messages, max_tokens=self._max_tokens, sampling=self._sampling)
         return self._engine.complete(text, max_tokens=self._max_tokens, sampling=self._sampling)
+
+
+def _kept(pieces: Pieces, seen: list[str]) -> Pieces:
+    """``pieces``, each noted in ``seen`` as it passes."""
+    while True:
+        try:
+            piece = next(pieces)
+        except StopIteration as end:
+            return str(end.value)
+        seen.append(piece)
+        yield piece

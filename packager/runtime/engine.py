@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import cast
 
-from packager.errors import AirpackError, EngineError, NetworkUseError
+from packager.errors import AirpackError, EngineError, NetworkUseError, RefusedRequestError
 from packager.format.digest import Digest
 from packager.format.golden import ALTERNATIVES, Alternatives
 from packager.runtime.model_file import ModelFile, check_adapter_file, read_model_file
@@ -18,6 +18,7 @@ from packager.runtime.process import Message, WorkerProcess
 from packager.runtime.sandbox import Egress
 
 LOOPBACK = "127.0.0.1"
+CUT_SHORT = "length"  # why an answer ended that had no more room, as OpenAI's API says it
 
 _CONTEXT = 4096
 # A text is read whole or not at all, and most models for search know no longer one.
@@ -85,6 +86,9 @@ class Sampling:
 
 GREEDY = Sampling()
 AS_THE_MODEL_ASKS = Sampling(temperature=None)
+
+# An answer as it comes; the generator's value is why it ended: "stop", or CUT_SHORT.
+Pieces = Generator[str, None, str]
 
 
 @dataclass(frozen=True)
@@ -207,11 +211,9 @@ class Engine(AbstractContextManager["Engine"]):
         for event in self._events("losses", {"tokens": list(tokens)}):
             yield cast("int | None", event)
 
-    def complete(
-        self, prompt: str, *, max_tokens: int, sampling: Sampling = GREEDY
-    ) -> Iterator[str]:
+    def complete(self, prompt: str, *, max_tokens: int, sampling: Sampling = GREEDY) -> Pieces:
         """Continue ``prompt``, piece by piece. Leaving the iterator stops the engine."""
-        yield from self._stream({"prompt": prompt}, max_tokens, sampling)
+        return self._stream({"prompt": prompt}, max_tokens, sampling)
 
     def chat(
         self,
@@ -219,10 +221,10 @@ class Engine(AbstractContextManager["Engine"]):
         *,
         max_tokens: int,
         sampling: Sampling = GREEDY,
-    ) -> Iterator[str]:
+    ) -> Pieces:
         """Answer ``messages`` by the model's chat template, piece by piece."""
         body: dict[str, object] = {"messages": [asdict(message) for message in messages]}
-        yield from self._stream(body, max_tokens, sampling)
+        return self._stream(body, max_tokens, sampling)
 
     def wait(self, seconds: float) -> None:
         """Let time pass; raises ``EngineError`` if the engine stops meanwhile."""
@@ -249,23 +251,22 @@ class Engine(AbstractContextManager["Engine"]):
         self._process.send(start)
         return cast("Message", self._result(_SILENCE_SECONDS + self.file.size / _SLOWEST_DISK))
 
-    def _stream(
-        self, body: dict[str, object], max_tokens: int, sampling: Sampling
-    ) -> Iterator[str]:
+    def _stream(self, body: dict[str, object], max_tokens: int, sampling: Sampling) -> Pieces:
         chosen = {"temperature": sampling.temperature, "seed": sampling.seed}
         given = {key: value for key, value in chosen.items() if value is not None}
-        for piece in self._events("stream", body | {"max_tokens": max_tokens} | given):
-            yield str(piece)
+        events = self._events("stream", body | {"max_tokens": max_tokens} | given)
+        return (yield from cast("Pieces", events))
 
     def _ask(self, what: str, *, patience: float = 0.0, **arguments: object) -> object:
         """The answer to ``what``; ``patience`` is how many seconds more than usual it may take."""
         self._begin(what, arguments)
         return self._result(_SILENCE_SECONDS + patience)
 
-    def _events(self, what: str, arguments: dict[str, object]) -> Iterator[object]:
+    def _events(self, what: str, arguments: dict[str, object]) -> Generator[object, None, object]:
         self._begin(what, arguments)
         while "event" in (message := self._receive(_SILENCE_SECONDS)):
             yield message["event"]
+        return message["result"]
 
     def _begin(self, what: str, arguments: dict[str, object]) -> None:
         self._interrupt()
@@ -313,7 +314,7 @@ def network_use(attempts: Sequence[str]) -> NetworkUseError:
 _HINTS = {
     "loopback": "ip link set lo up; the loopback interface of this host is down",
     "import": "pip install 'airpack[run]', or on an isolated host: sh setup.sh",
-    "exceed_context_size_error": "shorten the prompt, or begin a new chat",
+    "exceed_context_size_error": "shorten it; in a conversation, /new begins another",
 }
 
 
@@ -322,4 +323,4 @@ def _error(message: Message, last_words: str) -> AirpackError:
         return network_use(attempts)
     kind = str(message.get("kind"))
     words = last_words if kind == "open" else ""
-    return EngineError(f"{message['error']}{words}", hint=_HINTS.get(kind))
+    return RefusedRequestError(f"{message['error']}{words}", hint=_HINTS.get(kind))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from packager.errors import EngineError
+from packager.errors import EngineError, MalformedError
 from packager.format.gguf_header import GgufHeader, parse_header
 from packager.format.gguf_split import ShardName, check_parts
 from packager.store.atomic import naming_refusals
@@ -39,6 +39,7 @@ def read_model_file(path: Path) -> ModelFile:
     here.
     """
     header, size = _read_header(path)
+    _check_architecture(path, header)
     context = header.metadata.get(f"{header.architecture}.context_length")
     if isinstance(context, bool) or not isinstance(context, int) or context < 1:
         raise EngineError(f"{path}: does not state its context_length")
@@ -55,10 +56,11 @@ def read_model_file(path: Path) -> ModelFile:
 
 def _size_of_other_parts(path: Path, first: GgufHeader) -> int:
     """The bytes of the parts beside the ``first``, at ``path``, which the engine opens by name."""
-    shard = ShardName.parse(path.name)
-    if shard is None or "split.count" not in first.metadata:
+    if "split.count" not in first.metadata:
         return 0
-    others = [(name, *_read_header(path.with_name(name))) for name in shard.shards()[1:]]
+    shard = ShardName.parse(path.name)
+    names = shard.shards()[1:] if shard else ()
+    others = [(name, *_read_header(path.with_name(name))) for name in names]
     check_parts([(path.name, first), *((name, header) for name, header, _ in others)])
     return sum(size for _, _, size in others)
 
@@ -70,6 +72,7 @@ def check_adapter_file(path: Path, model: ModelFile) -> None:
     shapes fit, the engine finds out.
     """
     header, _ = _read_header(path)
+    _check_architecture(path, header)
     kinds = [header.metadata.get(key) for key in ("general.type", "adapter.type")]
     if kinds != ["adapter", "lora"]:
         raise EngineError(f"{path}: not a LoRA adapter")
@@ -78,6 +81,14 @@ def check_adapter_file(path: Path, model: ModelFile) -> None:
             f"{path}: an adapter for {header.architecture[:40]!a}, and {model.path.name} is "
             f"{model.architecture[:40]!a}"
         )
+
+
+def _check_architecture(path: Path, header: GgufHeader) -> None:
+    """Refuse a header without an architecture, by the name of its file."""
+    try:
+        _ = header.architecture
+    except MalformedError as error:
+        raise MalformedError(f"{path}: {error.message}") from None
 
 
 def _read_header(path: Path) -> tuple[GgufHeader, int]:

@@ -125,7 +125,14 @@ def write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
 
 
 def point_symlink(link: Path, target: str) -> None:
-    """Make ``link`` point to ``target``, replacing what it pointed to in one step."""
+    """Make ``link`` point to ``target``, replacing what it pointed to in one step, durably."""
+    swap_symlink(link, target)
+    with naming_refusals(link):
+        fsync_directory(link.parent)
+
+
+def swap_symlink(link: Path, target: str) -> None:
+    """Do as :func:`point_symlink`, but leave the time of it to the system."""
     temporary = link.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{link.name}")
     with naming_refusals(link):
         temporary.unlink(missing_ok=True)
@@ -135,7 +142,6 @@ def point_symlink(link: Path, target: str) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        fsync_directory(link.parent)
 
 
 def read_capped(path: Path, max_size: int) -> bytes:

@@ -29,7 +29,8 @@ def link_blob(home: Home, digest: Digest, path: Path) -> None:
 
 def relink_blob(home: Home, digest: Digest, path: Path) -> None:
     """Make ``path`` a name of the blob, at once, whatever it was before."""
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{digest.hex}")
+    # Not beside it: a name of ours has no place among the files of a model.
+    temporary = home.models / f"{TEMPORARY_PREFIX}{digest.hex}"
     with naming_refusals(path):
         temporary.unlink(missing_ok=True)
         os.link(home.blob(digest), temporary)

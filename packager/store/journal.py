@@ -3,7 +3,8 @@
 A line is canonical JSON and a line feed. Its field ``previous`` is the digest of the whole line
 before it (of nothing, for the first), so that an edited, cut or reordered line shows. How many
 lines there were, and the digest of the last, stands in a file beside the log, so that a cut end
-shows too. That file follows the log: a crash between the two leaves it a line behind.
+shows too. That file follows the log: a crash between the two leaves it a line behind. Only of the
+first line it goes ahead, so that no log is ever without it.
 """
 
 from __future__ import annotations
@@ -57,15 +58,17 @@ def append_event(log: Path, what: str, details: Mapping[str, Json], *, now: date
             size, last = _last_line(descriptor, log)
             line = _encode_line(what, details, last, now)
             os.ftruncate(descriptor, size)
+            if not last and not _head_path(log).exists():
+                write_file(_head_path(log), _encode_head(LogHead(0, _NOTHING)))
             try:
                 write_all(descriptor, line, size)
                 os.fsync(descriptor)
+                fsync_directory(log.parent)
             except BaseException:
                 os.ftruncate(descriptor, size)
                 raise
         finally:
             os.close(descriptor)
-        fsync_directory(log.parent)
     # The line counts. A head that stays behind it, on a full disk, hides no cut but of this line.
     with suppress(AirpackError):
         write_file(_head_path(log), _encode_head(log_head(log)))

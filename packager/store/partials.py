@@ -99,6 +99,8 @@ def incoming_blob(home: Home, name: str, digest: Digest, size: int) -> Iterator[
             os.fsync(descriptor)
             path.rename(final)
             fsync_directory(final.parent)
+        with suppress(OSError):  # they stay where they have more
+            _remove_directories(path)
     except BaseException:
         with suppress(OSError):
             _remove_empty(path, descriptor)
@@ -122,6 +124,11 @@ def _remove_empty(path: Path, descriptor: int) -> None:
     """Remove the partial blob if nothing was written, and its directory if it was the only one."""
     if os.fstat(descriptor).st_blocks == 0:
         path.unlink(missing_ok=True)
+    _remove_directories(path)
+
+
+def _remove_directories(path: Path) -> None:
+    """Remove the directory of the partial blob, and that of all, unless they have more."""
     path.parent.rmdir()
     path.parent.parent.rmdir()
 

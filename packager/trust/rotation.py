@@ -17,7 +17,6 @@ A first set has none before it: it must meet step 3, and a person must compare i
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from packager.errors import TrustError
 from packager.format.keyset import SignedKeySet, key_set_signature_name
@@ -30,7 +29,7 @@ def accept_first(signed: SignedKeySet, keyring: Keyring) -> Keyring:
     What ``keyring`` has revoked stays revoked. Set 0, a host's own keyring, nobody signs. Raises
     ``TrustError`` where the set's own keys do not meet its policy.
     """
-    adopted = replace(keyring, signed_set=None).with_set(signed)
+    adopted = keyring.with_set(signed)
     if signed.key_set.number:
         _require_signed(signed, adopted, f"set {signed.key_set.number} itself")
     return adopted

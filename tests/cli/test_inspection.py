@@ -7,24 +7,12 @@ from pathlib import Path
 
 import pytest
 from support.bundles import make_bundle, make_key
+from support.figures import FIGURES
 
 from packager.cli.inspection import Documents, bundle_document, bundle_text
 from packager.format.bundle import INDEX_NAME, Bundle, parse_bundle
-from packager.format.digest import Digest
-from packager.format.quality import Quality
 
 NONE = Documents((), (), ())
-FIGURES = Quality(
-    text=Digest.of(b"a text"),
-    baseline="BF16",
-    tokens=4080,
-    loss=3_450_000,
-    original_loss=3_400_000,
-    loss_error=1_000,
-    divergence=50_000_000,
-    divergence_error=1_000_000,
-    agreement=842_200,
-)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import pytest
 
 from .conftest import AIRPACK, Host
 
-PATIENCE = 20.0  # seconds
+PATIENCE = 60.0  # seconds; far more than it takes, but a busy host is no fault
 PROMPT = "In the beginning"
 ANSWER = " of the word of the LORD"
 

@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from support.disks import on_fat, read_only
 from support.hosts import in_small_disk
@@ -54,7 +54,6 @@ def left_by_copy(need: Footprint, count: int, capacity: int) -> int:
     return len(deal(volumes, media, SMALL).left)
 
 
-@settings(deadline=None)
 @given(
     st.integers(1 << 20, 3 << 40),
     st.integers(0, 3),

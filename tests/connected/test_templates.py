@@ -12,7 +12,13 @@ from support.watching import Watching
 from support.workplace import Workplace
 
 from packager.connected import templates
-from packager.connected.templates import carried_template, model_template, render
+from packager.connected.cache import Cache
+from packager.connected.templates import (
+    carried_template,
+    first_rendering,
+    model_template,
+    render,
+)
 from packager.connected.variants import make_variants
 from packager.connected.workshop import Workshop
 from packager.errors import UnsafeContentError
@@ -127,6 +133,24 @@ def test_of_several_templates_each_is_rendered_and_the_default_one_is_recorded(
     named[1]["template"] = "{{ ''['__cl' ~ 'ass__'].mro() }}"
     with pytest.raises(UnsafeContentError, match="reaches into Python"):
         carried_template(replace(workshop, sources=source(tmp_path, named)), "original")
+
+
+def test_what_it_made_of_the_first_prompt_is_kept_and_made_again_where_it_is_lost(
+    tmp_path: Path, workshop: Workshop
+) -> None:
+    alone = replace(
+        workshop, sources=source(tmp_path, PLAIN + "!"), cache=Cache(tmp_path / "cache")
+    )
+    found = carried_template(alone, "original")
+    assert found is not None
+    text = f"<user>{workshop.recipe.smoke.prompts[0]}!"
+    assert first_rendering(alone, found) == text
+    for kept in (tmp_path / "cache").rglob("*.rendered.txt"):
+        kept.unlink()
+    assert first_rendering(alone, found) is None
+    assert carried_template(alone, "original") == found
+    assert first_rendering(alone, found) == text
+    assert first_rendering(alone, replace(found, rendered=())) is None
 
 
 def test_a_template_that_refuses_a_lone_question_is_recorded_without_a_text(

@@ -86,6 +86,7 @@ def test_a_set_that_somebody_edited_is_refused_with_its_place(
         ({"name": ""}, "name"),
         ({"name": "\x1b[2J"}, "name"),
         ({"spki": "!"}, "spki"),
+        ({"spki": "c3BraR=="}, "spki"),  # the same bytes, and a bit that says nothing
         ({"not_after": "tomorrow"}, "not_after"),
         ({"revoked": 1}, "revoked"),
         ({"revoked": False}, "reason"),
@@ -100,6 +101,14 @@ def test_a_key_that_somebody_edited_is_refused_with_its_place(
     document["keys"] = [{**first, **bent}, *others]
     with pytest.raises(MalformedError, match=rf"keys-2\.json: keys\[0\]\.{place}"):
         parse_key_set(canonical.encode(document), NAME)
+
+
+def test_a_key_without_a_member_is_refused_since_signatures_are_over_all_of_them() -> None:
+    whole = encode_key_set(SET)
+    cut = whole.replace(b'"not_after":null,', b"", 1)
+    assert cut != whole
+    with pytest.raises(MalformedError, match=r"keys-2\.json: keys: one leaves out a member"):
+        parse_key_set(cut, NAME)
 
 
 def test_08_one_key_twice_is_refused() -> None:

@@ -80,6 +80,7 @@ def test_members_that_others_add_are_passed_over() -> None:
         (lambda d: d["dsseEnvelope"].update(payloadType="text/plain"), "payloadType"),
         (lambda d: d["dsseEnvelope"].update(payload="e30"), "payload: not base64"),
         (lambda d: d["dsseEnvelope"].update(payload="e30=\u00e9"), "payload: not base64"),
+        (lambda d: d["dsseEnvelope"].update(payload="e31="), "payload: not base64"),
         (lambda d: d["dsseEnvelope"].update(payload=7), "expected text"),
         (lambda d: d["dsseEnvelope"].update(signatures=[]), "0 of them"),
         (lambda d: d["dsseEnvelope"]["signatures"].append({"sig": "AAAA"}), "2 of them"),

@@ -8,24 +8,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.figures import FIGURES
 
 from packager.errors import MalformedError
 from packager.format import canonical
 from packager.format.digest import Digest
 from packager.format.fields import Fields
 from packager.format.quality import Quality
-
-FIGURES = Quality(
-    text=Digest.of(b"a text"),
-    baseline="BF16",
-    tokens=4080,
-    loss=3_450_000,
-    original_loss=3_400_000,
-    loss_error=1_000,
-    divergence=50_000_000,
-    divergence_error=1_000_000,
-    agreement=842_200,
-)
 
 
 def parse(values: object) -> Quality:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.checkpoints import REFERENCES, encode
 from support.compressed import FP8_VALUES, unpack
@@ -76,7 +76,6 @@ def test_every_fp8_value_stays_and_the_middle_of_two_goes_to_the_even_one() -> N
     assert encoded[0][1, :126].tolist() == [code + code % 2 for code in positive]
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(-448, 448, width=32), min_size=1, max_size=32))
 def test_an_fp8_number_is_the_nearest_there_is(values: list[float]) -> None:
     row = np.zeros(128, np.float32)
@@ -124,7 +123,6 @@ def test_rows_alone_and_together_are_the_same(name: str) -> None:
         assert np.array_equal(alone[1][0], together[1][number])
 
 
-@settings(deadline=None)
 @given(st.floats(0, 65504, width=32))
 def test_rounding_to_a_narrower_float_is_to_the_nearest(value: float) -> None:
     for dtype in ("BF16", "F16"):

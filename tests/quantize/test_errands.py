@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.checkpoints import files_of, write_llama
 
@@ -99,7 +99,6 @@ def test_no_two_orders_have_the_same_key_though_all_is_the_same(
         assert Errand(first, Share(0, 0, 1), attempt=1).key != key
 
 
-@settings(deadline=None)
 @given(
     rows=st.lists(st.integers(1, 1000), min_size=1, max_size=5),
     columns=st.integers(1, 64),

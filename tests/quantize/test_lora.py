@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,6 +15,7 @@ import pytest
 from gguf import GGUFReader
 from support.adapters import CONFIG, QUERY, half, query_adapter, write_adapter_folder
 from support.checkpoints import LLAMA_CONFIG, REFERENCES, files_of, read_source
+from support.probes import ask_probe, log_softmax
 from support.watching import Watching
 
 from packager.errors import AirpackError, IntegrityError, MalformedError, UsageError
@@ -26,10 +24,8 @@ from packager.progress import Silent
 from packager.quantize.lora.config import parse_adapter_config
 from packager.quantize.lora.convert import read_adapter, write_adapter
 from packager.quantize.pipeline import quantize
-from packager.runtime.environment import worker_environment
 
 ADAPTERS = REFERENCES / "adapters"
-SUPPORT = Path(__file__).parents[1] / "support"
 WIDTH = 256  # of LLAMA_CONFIG
 
 # How far a log-probability may be off, relative to the largest.
@@ -47,23 +43,6 @@ def convert(folder: Path, base: Mapping[str, object], out: Path) -> Path:
 
 def config_of(family: str) -> dict[str, object]:
     return json.loads((REFERENCES / family / "config.json").read_text(encoding="utf-8"))
-
-
-def ask(probe: str, request: Mapping[str, object]) -> dict:
-    answer = subprocess.run(
-        [sys.executable, str(SUPPORT / probe)],
-        input=json.dumps(request).encode(),
-        stdout=subprocess.PIPE,
-        env=worker_environment(os.environ, prefix=Path(sys.prefix), libraries=None),
-        check=True,
-        timeout=120,
-    )
-    return json.loads(answer.stdout)
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
 def divergence(expected: np.ndarray, found: np.ndarray) -> np.ndarray:
@@ -85,7 +64,7 @@ def test_base_and_adapter_give_the_logits_of_the_merged_model(family: str, tmp_p
     prompts = [reference["tokens"][: position + 1] for position in reference["positions"]]
     request = {"model": str(model), "adapter": str(adapter), "text": reference["text"]}
     vocabulary = expected.shape[1]
-    answer = ask("engine_probe.py", request | {"prompts": prompts, "vocabulary": vocabulary})
+    answer = ask_probe("engine_probe.py", request | {"prompts": prompts, "vocabulary": vocabulary})
 
     found = np.array(answer["logprobs"])
     assert np.abs(found - expected).max() / np.abs(expected).max() < DECODERS[family]
@@ -101,7 +80,7 @@ def test_an_encoder_and_its_adapter_give_the_vectors_of_the_merged_model(tmp_pat
     adapter = convert(ADAPTERS / "bert", config_of("bert"), tmp_path / "adapter.gguf")
 
     request = {"model": str(model), "adapter": str(adapter), "texts": texts}
-    found = np.array(ask("embedding_probe.py", request)["vectors"])
+    found = np.array(ask_probe("embedding_probe.py", request)["vectors"])
 
     expected = np.load(ADAPTERS / "bert" / "reference.npy")
     assert np.abs(found - expected).max() < HALF_PRECISION

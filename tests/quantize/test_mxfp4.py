@@ -7,7 +7,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 from gguf.quants import dequantize
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from packager.format.ggml_types import BY_NAME
@@ -43,7 +43,6 @@ def slabs_of(experts: int, rows: int, blocks: int, step: int, pick: int, size: i
     return list(cut_into_slabs([[PlannedTensor(info, 0, pieces)]], size))
 
 
-@settings(deadline=None)
 @given(
     experts=st.integers(1, 3),
     rows=st.integers(1, 8),

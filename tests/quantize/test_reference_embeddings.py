@@ -6,22 +6,17 @@ The checkpoints and transformers' answers are made by scripts/make_reference_che
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support.checkpoints import REFERENCES, files_of
+from support.probes import ask_probe
 from support.watching import Watching
 
 from packager.errors import UsageError
 from packager.progress import Silent
 from packager.quantize.pipeline import quantize
-from packager.runtime.environment import worker_environment
-
-PROBE = Path(__file__).parents[1] / "support" / "embedding_probe.py"
 
 # How far an element of a unit vector may be off.
 ROUNDING = 1e-6
@@ -35,18 +30,6 @@ TOLERANCES = {
 }
 
 
-def ask_engine(model: Path, texts: list[str]) -> dict:
-    answer = subprocess.run(
-        [sys.executable, str(PROBE)],
-        input=json.dumps({"model": str(model), "texts": texts}).encode(),
-        stdout=subprocess.PIPE,
-        env=worker_environment(os.environ, prefix=Path(sys.prefix), libraries=None),
-        check=True,
-        timeout=120,
-    )
-    return json.loads(answer.stdout)
-
-
 @pytest.mark.parametrize("family", TOLERANCES)
 def test_the_f32_file_gives_the_vectors_and_tokens_of_transformers(
     family: str, tmp_path: Path
@@ -56,7 +39,7 @@ def test_the_f32_file_gives_the_vectors_and_tokens_of_transformers(
     out = tmp_path / "model.gguf"
     quantize(files_of(folder), "F32", out, name=family, progress=Silent())
 
-    answer = ask_engine(out, reference["texts"])
+    answer = ask_probe("embedding_probe.py", {"model": str(out), "texts": reference["texts"]})
 
     assert answer["tokens"] == reference["tokens"]
     error = np.abs(np.array(answer["vectors"]) - np.load(folder / "reference.npy")).max()

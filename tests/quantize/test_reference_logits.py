@@ -6,20 +6,16 @@ The checkpoints and transformers' answers are made by scripts/make_reference_che
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support.checkpoints import REFERENCES, files_of
+from support.probes import ask_probe, log_softmax
 
 from packager.progress import Silent
 from packager.quantize.pipeline import quantize
-from packager.runtime.environment import worker_environment
 
-PROBE = Path(__file__).parents[1] / "support" / "engine_probe.py"
 # How far a log-probability may be off, relative to the largest.
 ROUNDING = 1e-5
 # ggml looks GELU up in a table of half precision.
@@ -52,20 +48,7 @@ TOLERANCES = {
 
 def ask_engine(model: Path, text: str, prompts: list[list[int]], vocabulary: int) -> dict:
     request = {"model": str(model), "text": text, "prompts": prompts, "vocabulary": vocabulary}
-    answer = subprocess.run(
-        [sys.executable, str(PROBE)],
-        input=json.dumps(request).encode(),
-        stdout=subprocess.PIPE,
-        env=worker_environment(os.environ, prefix=Path(sys.prefix), libraries=None),
-        check=True,
-        timeout=120,
-    )
-    return json.loads(answer.stdout)
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return ask_probe("engine_probe.py", request)
 
 
 @pytest.mark.parametrize("family", TOLERANCES)
@@ -88,22 +71,14 @@ def test_the_f32_file_gives_the_logits_and_tokens_of_transformers(
     assert divergence.max() < 1e-5
 
 
-def test_llama2_without_tokenizer_model_gives_the_same_tokens(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lacking", ["tokenizer.model", "tokenizer.json"])
+def test_llama2_without_one_of_its_tokenizers_gives_the_same_tokens(
+    lacking: str, tmp_path: Path
+) -> None:
     folder = REFERENCES / "llama2"
     reference = json.loads((folder / "reference.json").read_text(encoding="utf-8"))
     files = files_of(folder)
-    del files["tokenizer.model"]
-    out = tmp_path / "model.gguf"
-    quantize(files, "Q8_0", out, name="llama2", progress=Silent())
-
-    assert ask_engine(out, reference["text"], [], 0)["tokens"] == reference["tokens"]
-
-
-def test_llama2_without_tokenizer_json_gives_the_same_tokens(tmp_path: Path) -> None:
-    folder = REFERENCES / "llama2"
-    reference = json.loads((folder / "reference.json").read_text(encoding="utf-8"))
-    files = files_of(folder)
-    del files["tokenizer.json"]
+    del files[lacking]
     out = tmp_path / "model.gguf"
     quantize(files, "Q8_0", out, name="llama2", progress=Silent())
 

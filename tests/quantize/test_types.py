@@ -29,11 +29,11 @@ from packager.quantize.types import TYPE_NAMES, file_type, tensor_type
 from packager.quantize.wanted import Wanted
 
 NEEDING = tuple(name for name in TYPE_NAMES if file_type(name).needs_matrix)
-# ggml searches seconds for each hundred thousand weights of these.
-SLOW = ("IQ1_S", "IQ1_M", "IQ2_S", "IQ2_M", "IQ3_XXS")
 
 LLAMA = "llama"
 EXPERTS = "experts"
+# ggml searches seconds for each hundred thousand weights of these.
+SLOW = {LLAMA: ("IQ1_M",), EXPERTS: ("IQ1_S", "IQ1_M", "IQ2_S", "IQ2_M", "IQ3_XXS")}
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,7 @@ def assert_ggmls(out: Path, folder: Path, matrix: ImportanceMatrix | None) -> No
         pytest.param(
             model,
             name,
-            marks=[pytest.mark.sweep] if model == EXPERTS and name in SLOW else [],
+            marks=[pytest.mark.sweep] if name in SLOW[model] else [],
         )
         for model in (LLAMA, EXPERTS)
         for name in TYPE_NAMES

@@ -17,17 +17,31 @@ from packager.format.digest import Digest
 Mutation = Callable[[bytes, Random], bytes]
 
 _TEXTS = (
-    "", ".", "..", "a/../b", "/etc/passwd", "a\\b", "CON", "aux.txt", "-rf", "a ", "\u202e", "\x1b[2J",
-    "\ud800", "\uff0e\uff0e", "e\u0301", "ß", "a" * 64, "a" * 1025, "0" * 64, "payload.00001",
-    "2026-11-24", "2026-1-4", "0001-01-01", "9999-12-31T23:59:59Z", "QR==", "Q", "sha256", "p256",
-    "null", "1e999", "0x10", "1:30", "chunks", "17-20", "models/tiny/original", "tiny-1.0.0",
+    "", ".", "..", "a/../b", "/etc/passwd", "a\\b", "CON", "aux.txt", "-rf", "a ", "\u202e",
+    "\x1b[2J", "\ud800", "\uff0e\uff0e", "e\u0301", "ß", "a" * 64, "a" * 1025, "0" * 64,
+    "payload.00001", "2026-11-24", "2026-1-4", "0001-01-01", "9999-12-31T23:59:59Z", "QR==", "Q",
+    "sha256", "p256", "null", "1e999", "0x10", "1:30", "chunks", "17-20", "models/tiny/original",
+    "tiny-1.0.0",
 )  # fmt: skip
 _NUMBERS = (
     0, 1, -1, 2, 3, 7, 8, 255, 256, 4096, 1 << 16, (1 << 32) - 1, 1 << 40, (1 << 53) - 1, 1 << 53,
     1 << 63, (1 << 64) - 1,
 )  # fmt: skip
 _VALUES = (None, True, False, 1.5, [], {}, [[]], [{}], 10**4000, *_NUMBERS, *_TEXTS)
-_PIECES = (b"", b"\0", b"\n", b"\r\n", b"\t", b"  ", b"\xff", b"\xef\xbb\xbf", b"'", b'"', b"{", b"[")
+_PIECES = (
+    b"",
+    b"\0",
+    b"\n",
+    b"\r\n",
+    b"\t",
+    b"  ",
+    b"\xff",
+    b"\xef\xbb\xbf",
+    b"'",
+    b'"',
+    b"{",
+    b"[",
+)
 
 
 def mutate_bytes(data: bytes, random: Random) -> bytes:

@@ -166,9 +166,7 @@ TARGETS: Mapping[str, Target] = {
     "sequences": partial(
         _same_bytes, lambda data: sequence.parse_sequences(data, "x"), sequence.encode_sequences
     ),
-    "newest": partial(
-        _same_value, lambda data: clock.parse_newest(data, "x"), clock.encode_newest
-    ),
+    "newest": partial(_same_value, lambda data: clock.parse_newest(data, "x"), clock.encode_newest),
     "public-key": _public_key,
     "recipe": lambda data: recipe.parse_recipe(data) and None,
     "foreign-json": lambda data: foreign_json.parse_json(data, what="x") and None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,20 @@ from packager.isolated.recover import beyond_parity
 from packager.isolated.repair import Repair, repair
 from packager.isolated.verify import authenticate
 from packager.progress import Silent
+from support.bundles import CHUNK_SIZE, make_bundle
 from support.hosts import NOW, Host
+from support.tiny_source import weights
+
+
+def bundle_without_parity(place: Path, key: SigningKey) -> Path:
+    """A bundle in volumes of two chunks, of which nothing lost comes back by itself."""
+    return make_bundle(
+        place,
+        [key],
+        files={"model.safetensors": weights(random.Random(9).randbytes(15 * CHUNK_SIZE + 12_345))},
+        volume_size=2 * CHUNK_SIZE,
+        extra={"notes.txt": b"hello"},
+    )
 
 
 def asked(host: Host, *media: Path) -> tuple[int, ...]:

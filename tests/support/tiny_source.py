@@ -21,6 +21,8 @@ LLAMA_CONFIG: Mapping[str, object] = {
     "torch_dtype": "bfloat16",
 }
 CARD = b"---\nlicense: apache-2.0\nlanguage:\n- en\n---\n# A model\n"
+REPOSITORY = "org/tiny"
+WEIGHTS = "model.safetensors"
 RECIPE = """\
 name: tiny
 source: {hub: org/tiny}

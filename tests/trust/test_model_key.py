@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from support.bundles import make_key
 
 from packager.errors import TrustError
 from packager.format.digest import Digest
@@ -45,6 +49,35 @@ def test_a_signature_holds_with_the_hash_of_its_curve_and_no_other(
         else:
             with pytest.raises(TrustError, match="not a signature by the key"):
                 check_model_signature(data, spki, FILES, "model.sig")
+
+
+def test_a_signature_by_a_key_that_makes_none_does_not_hold(tmp_path: Path) -> None:
+    key = make_key(tmp_path / "quinn", "ml-dsa-87")
+    signed = ModelSignature(encode_statement("m", FILES), b"", key_hint(key.public.spki))
+    signed = replace(signed, signature=key.sign(signed.signed_bytes))
+    with pytest.raises(TrustError, match="not a signature by the key"):
+        check_model_signature(encode_model_signature(signed), key.public.spki, FILES, "model.sig")
+
+
+@pytest.mark.parametrize(
+    ("files", "first"),
+    [
+        ({"a": Digest.of(b"a"), "b": Digest.of(b"other"), "c": Digest.of(b"c")}, "b"),
+        ({"a": Digest.of(b"a"), "c": Digest.of(b"c")}, "b"),
+        ({"a": Digest.of(b"a"), "b": Digest.of(b"b")}, "c"),
+        ({name: Digest.of(name.encode()) for name in "abcd"}, "d"),
+    ],
+)
+def test_a_file_that_is_changed_gone_or_added_is_named(
+    files: dict[str, Digest], first: str
+) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    statement = encode_statement("m", {name: Digest.of(name.encode()) for name in "abc"})
+    signed = ModelSignature(statement, b"", None)
+    signed = replace(signed, signature=key.sign(signed.signed_bytes, ec.ECDSA(SHA256())))
+    spki = parse_model_key(pem(key.public_key()), "team.pub")
+    with pytest.raises(TrustError, match=f"signs other files than these: '{first}'"):
+        check_model_signature(encode_model_signature(signed), spki, files, "model.sig")
 
 
 @pytest.mark.parametrize("key", [ec.generate_private_key(ec.SECP256K1()).public_key(),

@@ -11,7 +11,7 @@ from dataclasses import replace
 from packager.quantize.architectures.architecture import Architecture
 from packager.quantize.architectures.blocks import only
 from packager.quantize.architectures.weights import Part, Weight, linear, whole
-from packager.quantize.config import Dialect, ModelConfig
+from packager.quantize.config import MAX_TEXT_KINDS, Dialect, ModelConfig
 from packager.quantize.gguf_writer import Entry
 
 
@@ -23,7 +23,7 @@ def biased_norm(ours: str, theirs: str, size: int) -> Iterable[Weight]:
 
 def embeddings(config: ModelConfig) -> Iterable[Weight]:
     """The tables of words and of kinds of text."""
-    kinds = config.fields.integer("type_vocab_size", least=1)
+    kinds = config.fields.integer("type_vocab_size", least=1, most=MAX_TEXT_KINDS)
     table = (config.vocabulary, config.width)
     yield whole("token_embd.weight", "embeddings.word_embeddings.weight", table)
     yield whole(

@@ -8,7 +8,7 @@ from packager.quantize.architectures.architecture import Architecture
 from packager.quantize.architectures.blocks import attention, pre_norms
 from packager.quantize.architectures.granite import scales
 from packager.quantize.architectures.weights import Part, Weight, linear, slice_of_each, whole
-from packager.quantize.config import Dialect, ModelConfig
+from packager.quantize.config import MAX_WIDTH, Dialect, ModelConfig
 from packager.quantize.gguf_writer import Entry, uint32
 
 
@@ -43,7 +43,7 @@ def shared_network(config: ModelConfig, size: int, ours: tuple[str, str, str]) -
 
 
 def _shared_size(config: ModelConfig) -> int:
-    return config.fields.integer("shared_intermediate_size", 0)
+    return config.fields.integer("shared_intermediate_size", 0, most=MAX_WIDTH)
 
 
 def _entries(config: ModelConfig) -> Iterable[Entry]:

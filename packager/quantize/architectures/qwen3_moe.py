@@ -13,25 +13,26 @@ from packager.quantize.architectures.blocks import (
     pre_norms,
 )
 from packager.quantize.architectures.weights import Weight
-from packager.quantize.config import Dialect, ModelConfig
+from packager.quantize.config import MAX_WIDTH, Dialect, ModelConfig
 from packager.quantize.gguf_writer import Entry, uint32
 
 
 def _layer(config: ModelConfig) -> Iterable[Weight]:
-    size = config.fields.integer("moe_intermediate_size", least=1)
     yield from pre_norms(config)
     yield from attention(config)
     yield from head_norms(config)
-    yield from experts(config, size, router="mlp.gate", each="mlp.experts.{}")
+    yield from experts(config, _size(config), router="mlp.gate", each="mlp.experts.{}")
 
 
 def _entries(config: ModelConfig) -> Iterable[Entry]:
     only(
         config, norm_topk_prob=True, mlp_only_layers=[], decoder_sparse_step=1, attention_bias=False
     )
-    yield uint32(
-        "expert_feed_forward_length", config.fields.integer("moe_intermediate_size", least=1)
-    )
+    yield uint32("expert_feed_forward_length", _size(config))
+
+
+def _size(config: ModelConfig) -> int:
+    return config.fields.integer("moe_intermediate_size", least=1, most=MAX_WIDTH)
 
 
 QWEN3_MOE = Architecture(

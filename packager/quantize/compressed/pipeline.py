@@ -17,7 +17,7 @@ from packager.progress import Task
 from packager.quantize.compressed.encoding import Bytes, encode_rows
 from packager.quantize.compressed.plan import Place, PlannedShard
 from packager.quantize.compressed.schemes import Scheme
-from packager.quantize.source import SourceTensor
+from packager.quantize.source import SourceTensor, check_unchanged
 from packager.quantize.worker import read_all
 from packager.store.atomic import naming_refusals, open_regular, write_all
 
@@ -51,8 +51,8 @@ def write_shards(
     ``task`` counts the bytes that are read. The bytes of a file depend on its plan alone. All
     are on the disk at the end, or none is there; but a process that is killed leaves them
     unfinished, so their names should be temporary. Raises ``IntegrityError`` for a weight that is
-    infinite or not a number, ``TruncatedError`` for a shard that ends early, ``NoSpaceError``,
-    ``HostError``.
+    infinite or not a number, or a source that was changed since it was planned,
+    ``TruncatedError`` for a shard that ends early, ``NoSpaceError``, ``HostError``.
     """
     threads = threads or len(os.sched_getaffinity(0))
     first = next(iter(shards.values()))
@@ -68,6 +68,7 @@ def write_shards(
         pool = stack.enter_context(ThreadPoolExecutor(threads, "quantize"))
         for size in pool.map(one_pass.convert, slabs):
             task.advance(size)
+        check_unchanged(first.stamps)
         for target, _ in files:
             os.fsync(target)
 

@@ -15,7 +15,14 @@ from packager.quantize.compressed.linears import Choice, choose
 from packager.quantize.compressed.schemes import FLOAT, Scheme, quantization_config
 from packager.quantize.prequantized import method_of, quantized_already
 from packager.quantize.safetensors_writer import NewTensor, lay_out
-from packager.quantize.source import INDEX_NAME, SourceTensor, read_documents, read_tensors
+from packager.quantize.source import (
+    INDEX_NAME,
+    SourceTensor,
+    Stamp,
+    read_documents,
+    read_tensors,
+    stamps_of,
+)
 
 CONFIG_NAME = "config.json"
 
@@ -33,7 +40,8 @@ class Place:
 @dataclass(frozen=True)
 class PlannedShard:
     """One file of a variant, called as the source's: ``header``, then the tensors of ``sources``
-    at their ``places``, and ``ready`` bytes, by their offsets. ``size`` in bytes.
+    at their ``places``, and ``ready`` bytes, by their offsets. ``size`` in bytes. ``stamps`` are
+    those of the source's files when this was planned.
     """
 
     name: str
@@ -43,6 +51,7 @@ class PlannedShard:
     header: bytes
     ready: Mapping[int, bytes]
     size: int
+    stamps: Mapping[Path, Stamp]
 
     @property
     def source_size(self) -> int:
@@ -65,6 +74,7 @@ def plan_variant(files: Mapping[str, Path], scheme: Scheme) -> PlannedVariant:
     Raises ``UsageError`` for what cannot be quantized, ``MalformedError`` and
     ``UnsafeContentError`` for a source that is broken.
     """
+    stamps = stamps_of(files.values())
     config = read_documents(files).config
     if method := method_of(config):
         raise quantized_already(method)
@@ -73,7 +83,8 @@ def plan_variant(files: Mapping[str, Path], scheme: Scheme) -> PlannedVariant:
     held: dict[str, list[SourceTensor]] = {}
     for tensor in tensors.values():
         held.setdefault(tensor.shard, []).append(tensor)
-    shards = tuple(_plan_shard(name, held[name], choice, scheme) for name in sorted(held))
+    _check_names_are_free(tensors, choice, scheme)
+    shards = tuple(_plan_shard(name, held[name], choice, scheme, stamps) for name in sorted(held))
     full = {**config, "quantization_config": quantization_config(scheme, choice.ignore)}
     documents = {CONFIG_NAME: _document(full, what=CONFIG_NAME)}
     if INDEX_NAME in files:
@@ -81,8 +92,25 @@ def plan_variant(files: Mapping[str, Path], scheme: Scheme) -> PlannedVariant:
     return PlannedVariant(choice, shards, documents)
 
 
+def _check_names_are_free(
+    tensors: Mapping[str, SourceTensor], choice: Choice, scheme: Scheme
+) -> None:
+    """Refuse a source that has tensors under the names that scales and shapes get."""
+    for name in sorted(choice.quantized):
+        for new in _new_tensors(tensors[name].entry, choice, scheme):
+            if new.name != name and new.name in tensors:
+                raise MalformedError(
+                    f"{tensors[new.name].shard}: has {new.name} already, beside {name}, whose "
+                    f"{scheme.name} goes there"
+                )
+
+
 def _plan_shard(
-    name: str, tensors: Sequence[SourceTensor], choice: Choice, scheme: Scheme
+    name: str,
+    tensors: Sequence[SourceTensor],
+    choice: Choice,
+    scheme: Scheme,
+    stamps: Mapping[Path, Stamp],
 ) -> PlannedShard:
     new = {tensor.entry.name: _new_tensors(tensor.entry, choice, scheme) for tensor in tensors}
     file = lay_out((each for made in new.values() for each in made), what=name)
@@ -92,7 +120,9 @@ def _plan_shard(
         places.append(Place(numbers, *more[:1]))
         if len(more) > 1:
             ready[more[1]] = struct.pack("<2q", *tensor.entry.shape)
-    return PlannedShard(name, scheme, tuple(tensors), tuple(places), file.header, ready, file.size)
+    return PlannedShard(
+        name, scheme, tuple(tensors), tuple(places), file.header, ready, file.size, stamps
+    )
 
 
 def _new_tensors(entry: TensorEntry, choice: Choice, scheme: Scheme) -> tuple[NewTensor, ...]:

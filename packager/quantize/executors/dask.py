@@ -17,8 +17,9 @@ from queue import Empty, SimpleQueue
 
 from distributed import Client, Future, KilledWorker
 from distributed.comm import get_address_host_port
+from distributed.security import Security
 
-from packager.errors import HostError, UsageError
+from packager.errors import AirpackError, HostError, UsageError
 from packager.progress import Task
 from packager.quantize.executors.errand import Errand, digests_in
 from packager.quantize.executors.job import Job
@@ -42,14 +43,20 @@ class Dask:
     def check(self) -> None:
         """Raise ``UsageError`` for what is no address, ``HostError`` where no scheduler answers."""
         try:
-            _, port = get_address_host_port(self.address)
-            is_port = 0 < port < 1 << 16
-        except (ValueError, NotImplementedError):
-            is_port = False
-        if not is_port:
+            host, port = get_address_host_port(self.address)
+            host.encode("idna")  # dask takes its time to find out
+            is_address = 0 < port < 1 << 16
+        except (ValueError, NotImplementedError):  # the latter of transports without ports
+            is_address = False
+        if not is_address:
             raise UsageError(
                 f"{self.address!a} is no address of a scheduler",
                 hint="--executor dask:tcp://HOST:8786",
+            )
+        if self.address.startswith("tls:") and Security().tls_ca_file is None:
+            raise UsageError(
+                f"{self.address}: dask has no certificates for TLS here",
+                hint="name them in ~/.config/dask/distributed.yaml, distributed.comm.tls",
             )
         with self._connected():
             pass
@@ -158,6 +165,13 @@ class _Round:
                     f"dask at {self._address}: several workers in a row died of the same part",
                     hint="see their logs; most often they lack memory: fewer threads to a worker",
                 ) from None
+            except AirpackError:
+                raise
+            except Exception as error:  # whatever code another host has, or lacks, may raise
+                raise HostError(
+                    f"a worker of dask at {self._address} failed: {type(error).__name__}: {error}",
+                    hint="see its log; on every worker: pip install 'airpack[build,cluster]'",
+                ) from error
 
     def _lost(self) -> HostError:
         return HostError(

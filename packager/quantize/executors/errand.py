@@ -31,7 +31,7 @@ from packager.quantize.executors.order import (
 )
 from packager.quantize.executors.shares import SLAB_SIZE, Share, slabs_of
 from packager.quantize.kernels import load_kernels
-from packager.quantize.plan import Plan, make_plan
+from packager.quantize.plan import Plan, make_plan, read_model
 from packager.quantize.worker import Target, Worker
 from packager.store.atomic import naming_refusals
 
@@ -80,9 +80,16 @@ def digests_in(answer: str) -> tuple[str, ...]:
     """The sha256 of what was written to each file; raises the error that the worker met."""
     values = json.loads(answer)
     if "error" in values:
-        kind: type[AirpackError] = getattr(errors, values["error"])
-        raise kind(values["message"], hint=values["hint"])
+        raise _error_class(values["error"])(values["message"], hint=values["hint"])
     return tuple(values["digests"])
+
+
+def _error_class(name: str) -> type[AirpackError]:
+    """Our class of error that is called ``name``; of another version, one that is not here."""
+    found = getattr(errors, name, None)
+    if isinstance(found, type) and issubclass(found, AirpackError):
+        return found
+    return HostError
 
 
 def _convert(errand: Errand) -> tuple[str, ...]:
@@ -142,8 +149,10 @@ def _make_plans(written: WrittenOrder) -> Mapping[Path, Plan]:
     _check_maker(order)
     _check_sources(order.sources)
     sources = {source.name: source.path for source in order.sources}
+    model = read_model(sources)
     plans = {
-        file.path: make_plan(sources, file.read_wanted(), name=order.name) for file in order.files
+        file.path: make_plan(sources, file.read_wanted(), name=order.name, model=model)
+        for file in order.files
     }
     for path, plan in plans.items():
         _check_file(path, plan)

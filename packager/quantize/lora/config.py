@@ -120,5 +120,14 @@ def _patterns(fields: Fields) -> tuple[str, ...]:
 
 
 def _is_meant(module: str, pattern: str) -> bool:
-    """As ``get_pattern_key`` of PEFT has it: the whole name, or its end from a dot on."""
-    return re.match(rf"(?:.*\.)?(?:{pattern})\Z", module) is not None
+    """As ``get_pattern_key`` of PEFT has it: the whole name, or its end from a dot on.
+
+    In a pattern, a regular expression, a dot is any character. It is not compiled: there may be
+    thousands, and each is asked about every module.
+    """
+    before, end = module[: -len(pattern)], module[-len(pattern) :]
+    return (
+        len(end) == len(pattern)
+        and (not before or before.endswith("."))
+        and all(wanted in (".", found) for wanted, found in zip(pattern, end, strict=True))
+    )

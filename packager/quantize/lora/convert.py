@@ -136,7 +136,10 @@ def _matrices(pairs: Iterable[PlacedPair], source: int) -> Iterator[NDArray[np.f
     """A, then B, of each pair."""
     for pair in pairs:
         yield _read(source, pair.halves.a)
-        yield pair.arrange(_read(source, pair.halves.b))
+        with np.errstate(over="ignore"):
+            arranged = pair.arrange(_read(source, pair.halves.b))
+        _check_finite(arranged, pair.halves.b)  # its factor may go beyond single precision
+        yield arranged
 
 
 def _read(source: int, entry: TensorEntry) -> NDArray[np.float32]:
@@ -152,11 +155,15 @@ def _read(source: int, entry: TensorEntry) -> NDArray[np.float32]:
         values = (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
     else:
         values = np.frombuffer(data, {"F16": "<f2", "F32": "<f4"}[entry.dtype]).astype(np.float32)
+    _check_finite(values, entry)
+    return values.reshape(entry.shape)
+
+
+def _check_finite(values: NDArray[np.float32], entry: TensorEntry) -> None:
     if not np.isfinite(values).all():
         raise IntegrityError(
             f"{ADAPTER_WEIGHTS}: {entry.name} holds what is infinite or not a number"
         )
-    return values.reshape(entry.shape)
 
 
 def _encode(info: TensorInfo, values: NDArray[np.float32]) -> bytes:

@@ -114,6 +114,28 @@ INLINE void keep_affine(struct affine_blocks *blocks, int first, struct affine f
     store(blocks->base + first, found.base);
 }
 
+/* search_affine for all blocks, of `n` weights each, with the weights `w` of their columns; ggml
+ * takes `times` the mean square of the super-block. */
+INLINE unsigned search_affine_weighted(const float *x, const float *w,
+                                       struct affine_blocks *blocks, int n, int nmax,
+                                       int times) {
+    int per_super = SUPER / n;
+    float sigma2[BATCH];
+    sums_of_squares(x, sigma2);
+    for (int b = 0; b < BATCH; b++) sigma2[b] = times * sigma2[b] / SUPER;
+    unsigned odd = 0;
+    for (int first = 0; first < BATCH * per_super; first += LANES) {
+        floats xs[32], ws[32];
+        load_lanes(xs, x + first * n, n, n);
+        load_lanes(ws, w + first * n, n, n);
+        store(blocks->sum_w + first, weigh(xs, ws, n, of_supers(sigma2, first, per_super)));
+        struct affine found = search_affine(xs, ws, n, nmax, -0.9f, 0.05f, 36, false);
+        keep_affine(blocks, first, found);
+        odd |= odd_supers(found.odd, first, per_super);
+    }
+    return odd;
+}
+
 /* The levels of `n` weights in a block of scale d and minimum m; where d is 0, the search's. */
 INLINE void affine_levels(const float *x, int n, float d, float m, float step, float base,
                           int nmax, uint8_t *levels) {

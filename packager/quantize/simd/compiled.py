@@ -55,16 +55,19 @@ def load_compiled(ggml: ctypes.CDLL, vectors: Vectors | None = None) -> Compiled
     """
     try:
         vectors = vectors or find_vectors()
-        library = _open(compile_for(vectors))
+        path = compile_for(vectors)
+        library = _open(path)
+        functions = {kind: _function(library, kind, ggml) for kind in KINDS}
+        halves = _halves(library)
     except AirpackError as error:
         return Compiled({}, None, f"ggml's own: {error.message}")
-    functions = {kind: _function(library, kind, ggml) for kind in KINDS}
+    except AttributeError:  # a compiler that was content with less
+        return Compiled({}, None, f"ggml's own: {path} lacks some of the kernels")
     agreeing = {
         kind: function
         for kind, function in functions.items()
         if gives_the_same(kind, function, ggml)
     }
-    halves = _halves(library)
     found = Compiled(
         agreeing,
         halves if widens_the_same(halves.widen, ggml) else None,

@@ -103,11 +103,20 @@ def _cache_folder() -> Path:
     make_directory(folder)
     if not _is_private(folder.lstat()):
         raise EngineError(f"{folder}: others can write there")
+    with naming_refusals(folder):
+        for above in folder.resolve().parents:
+            if _is_open_to_all(above.stat()):
+                raise EngineError(f"{above}: anybody can put another folder there")
     return folder
 
 
 def _is_private(status: os.stat_result) -> bool:
     return status.st_uid in (0, os.geteuid()) and not status.st_mode & _OTHERS_CAN_WRITE
+
+
+def _is_open_to_all(status: os.stat_result) -> bool:
+    """Whether anybody may rename what lies in a folder; with the sticky bit, only its owner may."""
+    return bool(status.st_mode & stat.S_IWOTH) and not status.st_mode & stat.S_ISVTX
 
 
 def _key(compiler: str, flags: tuple[str, ...]) -> str:
@@ -164,7 +173,8 @@ def _run(command: list[str]) -> str:
             capture_output=True,
             check=True,
             env={**os.environ, "LC_ALL": "C"},
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=_TIMEOUT_SECONDS,
         ).stdout
     except subprocess.CalledProcessError as error:

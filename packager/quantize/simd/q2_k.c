@@ -25,23 +25,6 @@ static unsigned search(const float *x, struct affine_blocks *blocks) {
     return odd;
 }
 
-static unsigned search_weighted(const float *x, const float *w, struct affine_blocks *blocks) {
-    float sigma2[BATCH];
-    sums_of_squares(x, sigma2);
-    for (int b = 0; b < BATCH; b++) sigma2[b] = sigma2[b] / SUPER;
-    unsigned odd = 0;
-    for (int first = 0; first < BATCH * BLOCKS; first += LANES) {
-        floats xs[BLOCK], ws[BLOCK];
-        load_lanes(xs, x + first * BLOCK, BLOCK, BLOCK);
-        load_lanes(ws, w + first * BLOCK, BLOCK, BLOCK);
-        store(blocks->sum_w + first, weigh(xs, ws, BLOCK, of_supers(sigma2, first, BLOCKS)));
-        struct affine found = search_affine(xs, ws, BLOCK, 3, -0.9f, 0.05f, 36, false);
-        keep_affine(blocks, first, found);
-        odd |= odd_supers(found.odd, first, BLOCKS);
-    }
-    return odd;
-}
-
 /* Four bits for each scale or minimum, of the largest of the super-block. */
 static void share_largest(const float *values, uint8_t *shares, float *d) {
     for (int b = 0; b < BATCH; b++, values += BLOCKS, shares += BLOCKS) {
@@ -62,7 +45,7 @@ static unsigned convert(const float *x, const float *w, void *y) {
     float d[BATCH], dmin[BATCH];
     unsigned odd;
     if (w) {
-        odd = search_weighted(x, w, &blocks);
+        odd = search_affine_weighted(x, w, &blocks, BLOCK, 3, 1);
         share_fitted(blocks.scale, blocks.sum_w, BLOCKS, 15, scale, d);
         share_fitted(blocks.minimum, blocks.sum_w, BLOCKS, 15, minimum, dmin);
     } else {

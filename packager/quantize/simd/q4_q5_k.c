@@ -27,24 +27,6 @@ INLINE unsigned search(const float *x, struct affine_blocks *blocks, int nmax, f
     return odd;
 }
 
-INLINE unsigned search_weighted(const float *x, const float *w, struct affine_blocks *blocks,
-                                int nmax) {
-    float sigma2[BATCH];
-    sums_of_squares(x, sigma2);
-    for (int b = 0; b < BATCH; b++) sigma2[b] = 2 * sigma2[b] / SUPER;
-    unsigned odd = 0;
-    for (int first = 0; first < BATCH * BLOCKS; first += LANES) {
-        floats xs[BLOCK], ws[BLOCK];
-        load_lanes(xs, x + first * BLOCK, BLOCK, BLOCK);
-        load_lanes(ws, w + first * BLOCK, BLOCK, BLOCK);
-        store(blocks->sum_w + first, weigh(xs, ws, BLOCK, of_supers(sigma2, first, BLOCKS)));
-        struct affine found = search_affine(xs, ws, BLOCK, nmax, -0.9f, 0.05f, 36, false);
-        keep_affine(blocks, first, found);
-        odd |= odd_supers(found.odd, first, BLOCKS);
-    }
-    return odd;
-}
-
 /* Six bits for each scale and minimum, of the largest of the super-block. */
 static void share_largest(const float *values, uint8_t *levels, float *d) {
     for (int b = 0; b < BATCH; b++, values += BLOCKS, levels += BLOCKS) {
@@ -86,7 +68,7 @@ INLINE unsigned quantize_batch(const float *x, const float *w, int nmax, float r
         share_largest(blocks->minimum, scales->minimum, scales->dmin);
         return odd;
     }
-    unsigned odd = search_weighted(x, w, blocks, nmax);
+    unsigned odd = search_affine_weighted(x, w, blocks, BLOCK, nmax, 2);
     share_fitted(blocks->scale, blocks->sum_w, BLOCKS, 63, scales->scale, scales->d);
     share_fitted(blocks->minimum, blocks->sum_w, BLOCKS, 63, scales->minimum, scales->dmin);
     if (limit) {

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -199,6 +200,9 @@ def _piece(data: bytes, what: str) -> Piece:
     score = values.get(2, b"\0\0\0\0")
     if not isinstance(score, bytes) or len(score) != 4:
         raise MalformedError(f"{what}: a token's score is not a float")
+    (number,) = struct.unpack("<f", score)
+    if not math.isfinite(number):
+        raise MalformedError(f"{what}: a token's score is infinite or not a number")
     kind = _integer(values.get(3, Kind.NORMAL), what)
     if kind not in set(Kind):
         raise MalformedError(f"{what}: a token of the unknown kind {kind}")
@@ -208,7 +212,7 @@ def _piece(data: bytes, what: str) -> Piece:
         raise MalformedError(f"{what}: a token is not UTF-8") from None
     if kind == Kind.USER_DEFINED:
         text = text.replace(SPACE_MARK, " ")
-    return Piece(text, struct.unpack("<f", score)[0], Kind(kind))
+    return Piece(text, number, Kind(kind))
 
 
 def _fields_of(data: bytes, what: str) -> Iterator[tuple[int, int | bytes]]:

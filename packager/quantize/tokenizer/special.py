@@ -11,9 +11,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from packager.errors import UsageError
+from packager.errors import MalformedError, UsageError
 from packager.format.fields import Fields
-from packager.quantize.source import Documents
+from packager.quantize.source import MAX_TEMPLATE_SIZE, Documents
 from packager.quantize.tokenizer.vocabulary import Vocabulary
 
 # transformers' word -> the key of GGUF, misspelt as llama.cpp has it
@@ -29,6 +29,7 @@ _ROLES: Mapping[str, str] = {
 # The ends of a turn, the first that a vocabulary has.
 _TURN_ENDS = ("<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>")
 _TEMPLATE_NAME = re.compile(r"[A-Za-z0-9_]{1,64}\Z")
+_MAX_TEMPLATES = 64
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,16 @@ def _templates(documents: Documents, config: Fields) -> dict[str, str]:
     """The chat templates: a file of its own counts before ``tokenizer_config.json``."""
     if documents.chat_template is not None:
         return {"default": documents.chat_template}
+    templates = _templates_in(config)
+    if sum(map(len, templates.values())) > MAX_TEMPLATE_SIZE or len(templates) > _MAX_TEMPLATES:
+        raise MalformedError(
+            f"{config.place('chat_template')}: more than {_MAX_TEMPLATES} templates, or longer "
+            f"than {MAX_TEMPLATE_SIZE} characters"
+        )
+    return templates
+
+
+def _templates_in(config: Fields) -> dict[str, str]:
     value = config.values.get("chat_template")
     if isinstance(value, str):
         return {"default": value} if value else {}

@@ -8,11 +8,16 @@ from enum import IntEnum
 
 from packager.errors import MalformedError
 from packager.format.fields import Fields
+from packager.quantize.config import MAX_TEXT_KINDS
 from packager.quantize.gguf_writer import Entry, uint32
 from packager.quantize.source import Documents
 
 # U+2581, which SentencePiece writes for a space.
 SPACE_MARK = "\u2581"
+
+# Characters; the longest tokens of published models, runs of spaces and dashes, have some hundred.
+# Merges take time that grows with the square of it.
+MAX_TOKEN_LENGTH = 1024
 
 
 class Kind(IntEnum):
@@ -85,7 +90,12 @@ class Slots:
         self.scores = [-10000.0] * self.size
 
     def put(self, number: int, token: str, kind: Kind, score: float) -> None:
-        """Fill slot ``number``."""
+        """Fill slot ``number``; raises ``MalformedError`` for a text beyond any token's."""
+        if len(token) > MAX_TOKEN_LENGTH:
+            raise MalformedError(
+                f"the tokenizer's token {number} has {len(token)} characters; the limit is "
+                f"{MAX_TOKEN_LENGTH}"
+            )
         self.tokens[number] = token
         self.kinds[number] = kind
         self.scores[number] = score
@@ -95,7 +105,7 @@ class Slots:
         for token, number in tokens.items():
             if number >= self.size:
                 raise MalformedError(
-                    f"{what}: the token {token!a} has number {number}, but the model has "
+                    f"{what}: the token {token[:80]!a} has number {number}, but the model has "
                     f"{self.size} (vocab_size in config.json)"
                 )
             self.put(number, token, kind, 0.0)
@@ -105,7 +115,7 @@ class Slots:
         for token in added:
             if token.number >= self.size:
                 self.notes.append(
-                    f"the token {token.content!a} ({token.number}) is beyond the model's "
+                    f"the token {token.content[:80]!a} ({token.number}) is beyond the model's "
                     f"{self.size} embeddings and is left out"
                 )
                 continue
@@ -135,7 +145,7 @@ def base_tokens(model: Fields) -> dict[str, int]:
     tokens = {}
     for token, number in vocab.values.items():
         if isinstance(number, bool) or not isinstance(number, int) or number < 0:
-            raise vocab.refuse(repr(token), "expected a number")
+            raise vocab.refuse(ascii(token[:80]), "expected a number")
         tokens[token] = number
     if len(set(tokens.values())) != len(tokens):
         raise model.refuse("vocab", "two tokens have the same number")
@@ -146,7 +156,8 @@ def merge_pairs(model: Fields) -> list[tuple[str, str]]:
     """``model.merges`` of ``tokenizer.json``, in order: as pairs, or as "left right"."""
     pairs = []
     for index, item in enumerate(model.items("merges")):
-        parts = item.split(" ") if isinstance(item, str) else item
+        # No more than a third part, which is one too many: a hostile text has millions.
+        parts = item.split(" ", 2) if isinstance(item, str) else item
         if (
             not isinstance(parts, list)
             or len(parts) != 2
@@ -181,7 +192,8 @@ def added_tokens(documents: Documents) -> tuple[AddedToken, ...]:
 def text_kinds(documents: Documents) -> Entry:
     """How many kinds of text an encoder's embeddings tell apart."""
     config = Fields.of(dict(documents.config), "config.json")
-    return uint32("tokenizer.ggml.token_type_count", config.integer("type_vocab_size", 2, least=1))
+    kinds = config.integer("type_vocab_size", 2, least=1, most=MAX_TEXT_KINDS)
+    return uint32("tokenizer.ggml.token_type_count", kinds)
 
 
 def _added_token(fields: Fields, number: int) -> AddedToken:
