@@ -20,53 +20,68 @@ except ImportError:  # a Python without it: lines are typed as the terminal has 
     readline = None  # type: ignore[assignment]
 
 _KEPT = 500
-_MAX_SIZE = 4 << 20  # bytes of the file; 500 of the longest questions
 _MAX_QUESTION = 4096  # bytes; what is longer was pasted, and is to be had where it came from
+_MAX_SIZE = 4 * _KEPT * _MAX_QUESTION
 
 
-def default_history() -> Path:
-    """``airpack/history`` below ``$XDG_STATE_HOME``."""
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
+def default_history() -> Path | None:
+    """``airpack/history`` below ``$XDG_STATE_HOME``; ``None`` for an account without a home."""
+    try:
+        state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
+    except RuntimeError:
+        return None
     return Path(state) / "airpack" / "history"
 
 
 class History:
-    """The questions asked, oldest first. What cannot be kept in ``file`` is kept for now only."""
+    """What the up key brings back. Where ``file`` cannot be written, it ends with this process."""
 
     def __init__(self, file: Path | None) -> None:
-        """Read ``file``; ``None`` keeps the questions for this conversation only."""
+        """Begin with what is in ``file``; ``None`` neither reads nor keeps anything."""
         self._file = file
-        self._questions = _read(file) if file else []
         if readline is not None:
             readline.set_auto_history(False)  # a question is more than a line
-            readline.parse_and_bind("set enable-bracketed-paste on")  # what is pasted is one
-            readline.clear_history()
-            for question in self._questions:
+            if os.environ.get("TERM", "dumb") != "dumb":
+                readline.parse_and_bind("set enable-bracketed-paste on")  # what is pasted is one
+            for question in _read(file) if file else ():
                 readline.add_history(question)
 
     def add(self, question: str) -> None:
         """Remember ``question``; where it begins with a space, for this conversation only."""
         if readline is not None:
             readline.add_history(question)
-        line = _line(question)
-        if self._file and not question.startswith(" ") and len(line) <= _MAX_QUESTION:
-            self._questions = [*self._questions, question][-_KEPT:]
-            with suppress(OSError, AirpackError):
-                self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                write_file(self._file, b"".join(map(_line, self._questions)), mode=0o600)
+        if self._file and not question.startswith(" "):
+            with suppress(OSError):
+                _append(self._file, question)
 
 
-def _line(question: str) -> bytes:
-    return json.dumps(question).encode("ascii") + b"\n"
+def _append(file: Path, question: str) -> None:
+    line = json.dumps(question).encode("ascii") + b"\n"
+    if len(line) > _MAX_QUESTION:
+        return
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(file, flags, 0o600)
+    try:
+        os.write(descriptor, line)  # at once, so that two conversations may share the file
+    finally:
+        os.close(descriptor)
 
 
 def _read(file: Path) -> list[str]:
-    """The questions in ``file``; lines that are none are left out."""
-    questions: list[str] = []
-    with suppress(OSError, AirpackError):
-        for line in read_capped(file, _MAX_SIZE).splitlines()[-_KEPT:]:
-            with suppress(ValueError):
-                question = json.loads(line)
-                if isinstance(question, str):
-                    questions.append(question)
-    return questions
+    """The last questions in ``file``, which is cut down to them where it has grown to twice."""
+    with suppress(AirpackError):
+        lines = read_capped(file, _MAX_SIZE).splitlines(keepends=True)
+        if len(lines) > 2 * _KEPT:
+            write_file(file, b"".join(lines[-_KEPT:]), mode=0o600)
+        return [question for line in lines[-_KEPT:] if (question := _question(line))]
+    return []
+
+
+def _question(line: bytes) -> str:
+    """The question in ``line``; empty where that is no line of ours."""
+    with suppress(ValueError):
+        question = json.loads(line)
+        if isinstance(question, str):
+            return question
+    return ""

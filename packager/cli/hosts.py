@@ -82,9 +82,19 @@ def operator() -> str:
 
 
 def home() -> Home:
-    """The isolated host's root, there or still to be made; raises ``HostError`` if it is a file."""
+    """The isolated host's root, there or still to be made.
+
+    Raises ``HostError`` if it is a file, or where this account may not look.
+    """
     root = default_home()
-    if root.exists() and not root.is_dir():
+    try:
+        is_other = root.exists() and not root.is_dir()
+    except PermissionError:
+        raise HostError(
+            f"{root}: this account may not look there",
+            hint="run this as the account that it belongs to, or export AIRPACK_HOME=DIRECTORY",
+        ) from None
+    if is_other:
         raise HostError(f"{root}: not a directory", hint="export AIRPACK_HOME=DIRECTORY")
     return Home(root)
 

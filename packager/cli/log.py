@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import click
 
@@ -10,7 +11,7 @@ from packager.cli.command import Command
 from packager.cli.hosts import home
 from packager.cli.screen import Screen
 from packager.cli.text import one_line, table
-from packager.errors import UsageError
+from packager.errors import IntegrityError, UsageError
 from packager.format.canonical import Json
 from packager.isolated.custody import sheet_of_generation
 from packager.isolated.lifecycle import verify_history
@@ -19,6 +20,10 @@ from packager.store.journal import Event, read_events
 
 # The order in which an event's details are shown; what is not named here comes last.
 _DETAILS = ("name", "version", "sequence", "generation", "generations", "smoke", "subject", "freed")
+_NOT_WHOLE = (
+    "copy it away as it is, for whoever answers for this host; airpack log --custody NAME "
+    "shows what an install's own receipt says"
+)
 _MINOR_DETAILS = ("bundle", "fingerprint", "media", "receipt", "signers", "variants")
 
 
@@ -40,6 +45,11 @@ def log(screen: Screen, verify: bool, custody: str | None, generation: int | Non
         return
     if generation is not None:
         raise UsageError("--generation is of --custody", hint="airpack log --custody NAME")
+    with _advising():
+        _show(screen, verify=verify)
+
+
+def _show(screen: Screen, *, verify: bool) -> None:
     if verify:
         count = len(verify_history(home()))
         document: dict[str, object] = {"ok": True, "events": count}
@@ -50,6 +60,15 @@ def log(screen: Screen, verify: bool, custody: str | None, generation: int | Non
         [{"time": e.time, "event": e.what, **e.details} for e in events],
         _event_table(events, screen.verbose) if events else "nothing has happened here yet",
     )
+
+
+@contextmanager
+def _advising() -> Iterator[None]:
+    """Say what to do about a log that is not whole: not to go on from it as if it were."""
+    try:
+        yield
+    except IntegrityError as error:
+        raise IntegrityError(error.message, hint=error.hint or _NOT_WHOLE) from error
 
 
 def _event_table(events: Sequence[Event], verbose: bool) -> str:
@@ -74,4 +93,6 @@ def _detail(value: Json) -> str:
         return ",".join(_detail(item) for item in value) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if value is None:
+        return "none"
     return one_line(str(value))

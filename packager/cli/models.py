@@ -67,7 +67,8 @@ def smoke(screen: Screen, name: str, variant: str | None) -> None:
         if result.egress.attempts
         else SmokeTestError(
             f"{name} {result.variant}: does not answer as it did at the build",
-            hint=f"airpack rollback {name}, or install the bundle again",
+            hint=f"airpack scrub {name} says whether the disk has damaged it, and how to mend it; "
+            f"else airpack rollback {name}, or install the bundle again",
         )
     )
     screen.failure(document, line, error)

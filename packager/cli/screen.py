@@ -92,9 +92,8 @@ class Screen:
             raise click.Abort
         return line.strip()
 
-    def read_turn(self) -> str | None:
+    def read_turn(self, prompt: str = "> ") -> str | None:
         """What a person says next in a conversation, or ``None`` where they end it."""
-        prompt = "> "
         if not sys.stdout.isatty():  # then input() would put the prompt among the answers
             click.echo(prompt, err=True, nl=False)
             prompt = ""

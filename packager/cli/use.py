@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import suppress
+from pathlib import Path
 
 import click
 
 from packager.cli.command import Command
+from packager.cli.conversation import converse, say
+from packager.cli.history import History, default_history
 from packager.cli.hosts import home
 from packager.cli.models import name_argument, variant_option
 from packager.cli.screen import Screen
@@ -37,30 +39,37 @@ _ONLY_THIS_HOST = (LOOPBACK, "::1", "localhost")
     show_default=True,
     help="The longest answer.",
 )
+@click.option("--no-history", is_flag=True, help="Keep no questions for the next conversation.")
 @click.pass_obj
 def run(
-    screen: Screen, name: str, prompt: str | None, variant: str | None, max_tokens: int
+    screen: Screen,
+    name: str,
+    prompt: str | None,
+    variant: str | None,
+    max_tokens: int,
+    no_history: bool,
 ) -> None:
     """Ask NAME, or talk with it.
 
     It is asked PROMPT, or what comes on standard input; on a terminal, a conversation begins.
     The model runs with no network in reach. One question is answered greedily, so each time the
-    same; a conversation is as lively as the model asks for. A model for search answers with the
-    vector of PROMPT, as JSON.
+    same; a conversation is as lively as the model asks for, and its questions, not the answers, are
+    kept for the up key of the next, in a file for this account alone. A model for search answers
+    with the vector of PROMPT, as JSON.
     """
     installed = find_variant(home(), name, variant)
     if read_model_file(installed.model).makes_vectors:
         _show_vector(screen, installed, prompt)
         return
     if prompt is None and screen.may_ask and not screen.as_json:
-        _converse(screen, installed, max_tokens)
+        _converse(screen, installed, max_tokens, None if no_history else default_history())
         return
     question = _question(installed, prompt)
     pieces = generate(installed.model, question, max_tokens=max_tokens, options=_options(installed))
     if screen.as_json:
         screen.result(_answer_document(installed, question) | {"answer": "".join(pieces)}, "")
         return
-    _say(screen, pieces)
+    say(screen, pieces)
 
 
 @click.command(cls=Command)
@@ -76,7 +85,11 @@ def run(
 @variant_option
 @click.pass_obj
 def serve(screen: Screen, name: str, host: str, port: int, variant: str | None) -> None:
-    """Answer OpenAI-style HTTP requests for NAME until Ctrl-C or SIGTERM."""
+    """Answer OpenAI-style HTTP requests for NAME until Ctrl-C or SIGTERM.
+
+    The model itself runs with no network in reach: what listens is airpack, and only the routes
+    of OpenAI's API are there.
+    """
     installed = find_variant(home(), name, variant)
     if host not in _ONLY_THIS_HOST:
         screen.warn(f"whoever reaches {host} may ask this model; nothing asks them who they are")
@@ -84,12 +97,21 @@ def serve(screen: Screen, name: str, host: str, port: int, variant: str | None) 
     with serve_model(
         installed.model, host=host, port=port, name=name, adapter=installed.adapter
     ) as service:
+        example = service.example if shutil.which("curl") else service.example_without_curl
+        cut_off = service.egress.namespace
+        place = "no network in the model's reach" if cut_off else "network NOT cut off here"
         screen.result(
-            {"ok": True, "name": name, "variant": installed.variant.name, "url": service.url},
-            f"serving {name} {installed.variant.name} at {service.url}; Ctrl-C stops it\n"
-            f"ask it: {service.example}",
+            {
+                "ok": True,
+                "name": name,
+                "variant": installed.variant.name,
+                "url": service.url,
+                "namespace": cut_off,
+            },
+            f"serving {name} {installed.variant.name} at {service.url}, {place}; Ctrl-C stops it\n"
+            f"ask it: {example}",
         )
-        service.wait()
+        service.wait(lambda error: screen.warn(f"{error.message}; starting it again"))
     screen.note("stopped")
 
 
@@ -102,6 +124,10 @@ def _question(installed: InstalledVariant, prompt: str | None) -> str:
     if not question:
         name = installed.generation.name
         raise UsageError("nothing to ask", hint=f'airpack run {name} "your question"')
+    try:
+        question.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UsageError(f"the prompt: not UTF-8 text, at character {error.start}") from None
     return question
 
 
@@ -134,37 +160,12 @@ def _read_prompt() -> str:
         raise UsageError(f"standard input: not UTF-8 text, at byte {error.start}") from None
 
 
-def _converse(screen: Screen, installed: InstalledVariant, max_tokens: int) -> None:
-    """Take turns until Ctrl-D; Ctrl-C stops the answer, and twice at the prompt, all of it."""
-    with suppress(ImportError):
-        import readline  # noqa: F401  # gives input() its history and its editing keys
-    screen.note(
-        f"{installed.generation.name} {installed.variant.name}: ask; Ctrl-C stops an answer, "
-        "Ctrl-D ends"
-    )
+def _converse(
+    screen: Screen, installed: InstalledVariant, max_tokens: int, history: Path | None
+) -> None:
+    title = f"{installed.generation.name} {installed.variant.name}"
+    screen.note(f"loading {title}")
     with Engine(installed.model, _options(installed)) as engine:
+        screen.note(f"{title} listens: /help says how to talk with it, Ctrl-D ends")
         conversation = Conversation(engine, max_tokens=max_tokens)
-        while (question := _ask(screen)) is not None:
-            if question.strip():
-                with suppress(KeyboardInterrupt):
-                    _say(screen, conversation.say(question))
-
-
-def _ask(screen: Screen) -> str | None:
-    """The next thing a person types, or ``None`` when they are done.
-
-    One Ctrl-C may have been meant for an answer that had just ended, so it ends nothing.
-    """
-    try:
-        return screen.read_turn()
-    except KeyboardInterrupt:
-        screen.note("Ctrl-D ends, as does Ctrl-C once more")
-    return screen.read_turn()
-
-
-def _say(screen: Screen, pieces: Iterator[str]) -> None:
-    try:
-        for piece in pieces:
-            screen.piece(piece)
-    finally:
-        screen.piece("\n")
+        converse(screen, conversation, History(history), max_tokens)

@@ -12,7 +12,7 @@ from packager.format.bundle import Bundle
 from packager.format.sizes import format_size
 from packager.format.sums import SUMS_NAME
 from packager.format.variant import Variant
-from packager.trust.keys import PublicKey
+from packager.trust.keys import P256, PublicKey
 
 README_NAME = "READ-ME-FIRST.txt"
 SETUP_NAME = "setup.sh"
@@ -45,6 +45,7 @@ def readme_text(bundle: Bundle, keys: Sequence[PublicKey]) -> bytes:
         unpacking=_UNPACKING_PART if bundle.held else _UNPACKING,
         signers=_signers(keys),
         checks=_checks(keys),
+        older="" if all(key.algorithm == P256 for key in keys) else _OLDER_OPENSSL,
         sums=SUMS_NAME,
         setup=_setup(bundle),
         prompt=_prompt(bundle),
@@ -123,8 +124,10 @@ an open AI model, packed by airpack for a host without a network
 Signed by
 {signers}
 
-1. Check it, with what this host already has. KEY.pub is the sender's public key. It must
-   have reached you ANOTHER WAY than this medium; if it did not, call the sender, have THEM
+Type the lines that stand further in, in the directory of this file.
+
+1. Check it, with what this host already has. KEY.pub is the public key of whoever signed. It
+   must have reached you ANOTHER WAY than this medium; if it did not, call the sender, have THEM
    read out their fingerprint, and compare it with what this prints:
    `openssl pkey -pubin -in KEY.pub -outform DER | sha256sum`
 
@@ -133,19 +136,27 @@ Signed by
 
    openssl must say that the signature holds ("Verified OK"), sha256sum "OK" for every file. Of a
    small file that is bad there is a second copy, spare.SHA256SUMS and so on.
-
+{older}
 {setup}
 
-3. Install the model, and ask it something.
+3. Install the model, and ask it something. Without a question, run begins a conversation; serve
+   answers programs on this host, in OpenAI's form, and prints how to ask it.
 
     ~/airpack/bin/airpack trust add KEY.pub
     ~/airpack/bin/airpack install .
     ~/airpack/bin/airpack run {name} {prompt}
     ~/airpack/bin/airpack serve {name}
 
+   All else: ~/airpack/bin/airpack --help. Where something is refused, `try:` says what to do.
+
 {unpacking}
 
     cat payload.* | tar -x -f -
+"""
+
+_OLDER_OPENSSL = """\
+   Where this host's openssl is older than 3.5 it does not know ML-DSA: then check a signature
+   made by another kind of key, if there is one; else on a host with a newer one.
 """
 
 _HELD = """\

@@ -141,8 +141,8 @@ def parse_header(header: bytes, *, file_size: int, what: str) -> SafetensorsHead
     text = header[PREFIX_SIZE:]
     if not text.startswith(b"{"):
         raise MalformedError(f"{what}: the header does not begin with '{{'")
-    # The writer may pad with spaces at the end, to align the data.
-    members = parse_json_object(text.rstrip(b" "), what=what)
+    # JSON allows the spaces behind it with which writers align the data.
+    members = parse_json_object(text, what=what)
     metadata = _metadata(members.pop("__metadata__", {}), what)
     entries = [_entry(name, value, end, what) for name, value in members.items()]
     entries.sort(key=lambda entry: (entry.begin, entry.end))

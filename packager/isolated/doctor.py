@@ -113,7 +113,8 @@ def _disk(home: Home) -> Finding:
     may = place.is_dir() and os.access(place, os.W_OK | os.X_OK)
     writable = may and not filesystem.read_only
     return Finding(
-        "home", f"{home.root}: {filesystem.kind}, {format_size(filesystem.free)} free",
+        "home", f"{home.root}: {filesystem.kind or 'filesystem not known'}, "
+        f"{format_size(filesystem.free)} free",
         "a place to write to", writable,
         None if writable else "export AIRPACK_HOME=DIRECTORY, where this account may write",
     )  # fmt: skip

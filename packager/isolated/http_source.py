@@ -164,7 +164,9 @@ class _Patience:
 
 
 def _reason(error: Exception) -> str:
-    return str(getattr(error, "reason", None) or error or type(error).__name__).lower()
+    reason = getattr(error, "reason", None) or error
+    said = reason.strerror if isinstance(reason, OSError) else None  # without its number
+    return (said or str(reason) or type(error).__name__).lower()
 
 
 def _skip(answer: http.client.HTTPResponse, size: int) -> None:

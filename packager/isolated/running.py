@@ -28,7 +28,7 @@ class RunningModel:
     """An engine with a model open.
 
     ``command`` is what started it, ``memory`` its resident bytes, ``seconds`` its age, ``port``
-    where it answers others, if it does.
+    where that answers others, if it does.
     """
 
     pid: int
@@ -67,7 +67,7 @@ def _models_of(home: Home, process: Path) -> Iterator[RunningModel]:
             command=command,
             memory=int(memory[1]) << 10 if memory else 0,
             seconds=_age(process),
-            port=_port(process) if command == "serve" else None,
+            port=_port(process.parent / _stat(process)[1]) if command == "serve" else None,
         )
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from packager.errors import IntegrityError
 from packager.format.bundle import Bundle, PayloadFile
 from packager.format.digest import Digest
-from packager.format.envelope import MAX_ENVELOPE_SIZE
-from packager.format.model_signature import MAX_MODEL_SIGNATURE_SIZE
+from packager.format.envelope import MAX_ENVELOPE_SIZE, envelope_name
+from packager.format.model_signature import MAX_MODEL_SIGNATURE_SIZE, model_signature_name
 from packager.format.sums import (
     SPARE_PREFIX,
     SUMS_NAME,
@@ -93,6 +93,13 @@ def may_be_absent(name: str) -> bool:
 def has_digest(path: Path, digest: Digest) -> bool:
     """Whether the small file at ``path`` is a file, can be read, and is as signed."""
     return _digest_if_readable(path, MAX_SMALL_FILE_SIZE) == digest
+
+
+def names_of_signer(key_id: str, bundle: Bundle) -> frozenset[str]:
+    """What the files are called that the key ``key_id`` may have added, and their spares."""
+    models = (model_signature_name(variant.name, key_id) for variant in bundle.variants)
+    names = (signature_name(key_id), envelope_name(key_id), *models)
+    return frozenset((*names, *map(spare_name, names)))
 
 
 def can_be_anybodys(path: Path, bundle: Bundle) -> bool:

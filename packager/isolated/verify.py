@@ -14,7 +14,7 @@ from pathlib import Path
 from packager.errors import IntegrityError, MissingVolumeError
 from packager.format.bundle import INDEX_NAME, Bundle, PayloadFile
 from packager.format.digest import Digest
-from packager.format.sums import SUMS_NAME, carries_key_id, spare_name
+from packager.format.sums import SUMS_NAME, spare_name
 from packager.isolated.chunks import read_chunks, volume_places
 from packager.isolated.media import Media, read_evidence, regular_size
 from packager.isolated.recover import can_be_rebuilt, chunks_of
@@ -23,6 +23,7 @@ from packager.isolated.small import (
     can_be_anybodys,
     has_digest,
     may_be_absent,
+    names_of_signer,
     read_small_files,
 )
 from packager.progress import Progress
@@ -226,11 +227,10 @@ def find_strangers(
 
     What should be one of the ``signers``' is judged elsewhere, whatever it is.
     """
-    known = {SUMS_NAME, spare_name(SUMS_NAME), *sums}
-    theirs = tuple(f".{signer.key_id}." for signer in signers)
+    theirs = (names_of_signer(signer.key_id, bundle) for signer in signers)
+    known = {SUMS_NAME, spare_name(SUMS_NAME), *sums}.union(*theirs)
     for directory, name in media.names():
-        checked = carries_key_id(name) and any(key in name for key in theirs)
-        if name not in known and not checked and not can_be_anybodys(directory / name, bundle):
+        if name not in known and not can_be_anybodys(directory / name, bundle):
             yield directory / name
 
 

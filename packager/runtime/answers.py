@@ -90,8 +90,8 @@ class Comparison:
             )
         if not self.perplexity_change <= allowed.perplexity:
             faults.append(
-                f"the perplexity differs by {self.perplexity_change:.2%}, "
-                f"more than {allowed.perplexity:.2%}"
+                f"the perplexity differs by {self.perplexity_change:.3%}, "
+                f"more than {allowed.perplexity:.3%}"
             )
         return tuple(faults)
 

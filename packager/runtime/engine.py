@@ -137,6 +137,10 @@ class Engine(AbstractContextManager["Engine"]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the engine; it may have ended already."""
         self._process.close()
 
     @property
@@ -311,8 +315,9 @@ def network_use(attempts: Sequence[str]) -> NetworkUseError:
     )
 
 
+LOOPBACK_DOWN = "ip link set lo up; the loopback interface of this host is down"
 _HINTS = {
-    "loopback": "ip link set lo up; the loopback interface of this host is down",
+    "loopback": LOOPBACK_DOWN,
     "import": "pip install 'airpack[run]', or on an isolated host: sh setup.sh",
     "exceed_context_size_error": "shorten it; in a conversation, /new begins another",
 }
@@ -323,4 +328,6 @@ def _error(message: Message, last_words: str) -> AirpackError:
         return network_use(attempts)
     kind = str(message.get("kind"))
     words = last_words if kind == "open" else ""
-    return RefusedRequestError(f"{message['error']}{words}", hint=_HINTS.get(kind))
+    # The engine's own advice is a flag of another program.
+    what = str(message["error"]).removesuffix(", try increasing it")
+    return RefusedRequestError(f"{what}{words}", hint=_HINTS.get(kind))

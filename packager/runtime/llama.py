@@ -12,6 +12,7 @@ import http.client
 import json
 import math
 import secrets
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -52,9 +53,10 @@ class Opening:
     """How to open a model. ``context`` in tokens, shared by ``slots`` requests at once.
 
     ``measuring`` gives up speed for answers that are the same each time. ``host`` and ``port``
-    are where the HTTP routes listen; port 0 is any free one. ``private`` keeps other users of
-    the host off them; ``name`` is what they call the model. ``embedding`` opens it for vectors
-    alone, made as the file says, or as ``pooling`` does: "mean", or ``None``. ``adapter`` is the
+    are where the HTTP routes listen; port 0 is any free one, and a host that ends in ``.sock``
+    the path of a Unix socket. ``private`` keeps other users of the host off them; ``name`` is
+    what they call the model. ``embedding`` opens it for vectors alone, made as the file says, or
+    as ``pooling`` does: "mean", or ``None``. ``adapter`` is the
     file of a LoRA adapter that is applied to it.
     """
 
@@ -200,9 +202,7 @@ class Llama:
         return choice
 
     def _route(self, method: str, route: str, body: object = None) -> dict[str, Any]:
-        connection = http.client.HTTPConnection(
-            self.url.removeprefix("http://"), timeout=_ROUTE_TIMEOUT
-        )
+        connection = _Connection(self.url)
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"}
         try:
             connection.request(method, route, json.dumps(body), headers)
@@ -217,6 +217,23 @@ class Llama:
         if "error" in answer:
             raise _refusal(answer)
         return answer
+
+
+class _Connection(http.client.HTTPConnection):
+    """To where the engine listens: ``http://HOST:PORT``, or ``unix://PATH``."""
+
+    def __init__(self, url: str) -> None:
+        scheme, _, self._place = url.partition("://")
+        self._is_path = scheme == "unix"
+        super().__init__("localhost" if self._is_path else self._place, timeout=_ROUTE_TIMEOUT)
+
+    def connect(self) -> None:
+        if not self._is_path:
+            super().connect()
+            return
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(_ROUTE_TIMEOUT)
+        self.sock.connect(self._place)
 
 
 def engine_parameters(xllamacpp: Any, opening: Opening, key: str) -> Any:

@@ -3,29 +3,55 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import signal
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from packager.errors import HostError
+from packager.errors import EngineError
+from packager.runtime.door import Door
 from packager.runtime.engine import LOOPBACK, Engine, EngineOptions
+from packager.runtime.sandbox import Egress
+from packager.store.atomic import naming_refusals
 
 DEFAULT_PORT = 8080
-_SLOTS = 4
+SLOTS = 4
 _WAIT_SECONDS = 3600.0
+_ASK = (
+    "import sys, urllib.request as u; "
+    'ask = u.Request(sys.argv[1], sys.argv[2].encode(), {"Content-Type": "application/json"}); '
+    "print(u.build_opener(u.ProxyHandler({})).open(ask).read().decode())"
+)
+_LONGEST_PLACE = 80  # bytes; unix(7) has 108 for the whole path of a socket
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Service:
     """A running server. ``url`` is where it answers."""
 
-    def __init__(self, engine: Engine) -> None:
-        """Wrap an engine whose routes are open to others."""
-        self._engine = engine
-        self.url = engine.url
+    def __init__(self, model: Path, options: EngineOptions, door: Door) -> None:
+        """Open ``model``, then ``door``; raises what opening an :class:`Engine` does.
+
+        The engine's host is the Unix socket that the door leads to.
+        """
+        self._model = model
+        self._options = options
+        self._engine = Engine(model, options)
+        self.url = door.url
+        door.open(Path(options.host))
+
+    @property
+    def egress(self) -> Egress:
+        """What is known of the engine's own use of the network, up to now."""
+        return self._engine.egress
+
+    def close(self) -> None:
+        """Answer no more."""
+        self._engine.close()
 
     @property
     def example(self) -> str:
@@ -33,6 +59,12 @@ class Service:
         route, body = self._first_question()
         header = "Content-Type: application/json"
         return f"curl {self.url}{route} -H '{header}' -d '{json.dumps(body)}'"
+
+    @property
+    def example_without_curl(self) -> str:
+        """A command that asks the same on a host that has Python alone."""
+        route, body = self._first_question()
+        return shlex.join(["python3", "-c", _ASK, f"{self.url}{route}", json.dumps(body)])
 
     def _first_question(self) -> tuple[str, dict[str, object]]:
         if self._engine.makes_vectors:
@@ -42,13 +74,21 @@ class Service:
             return "/v1/chat/completions", {"messages": messages, "max_tokens": 64}
         return "/v1/completions", {"prompt": "Hello", "max_tokens": 32}
 
-    def wait(self) -> None:
+    def wait(self, died: Callable[[EngineError], None]) -> None:
         """Serve until SIGINT or SIGTERM ends the block that :func:`serve` opened.
 
-        Raises ``EngineError`` if the server stops by itself.
+        A request may be more than the engine survives, as a grammar nested too deeply is for
+        llama.cpp. Then ``died`` is told, and another engine takes its place. Raises
+        ``EngineError`` if that cannot be opened.
         """
         while True:
-            self._engine.wait(_WAIT_SECONDS)
+            try:
+                self._engine.wait(_WAIT_SECONDS)
+            except EngineError as error:
+                died(error)
+                self._engine.close()
+                Path(self._options.host).unlink(missing_ok=True)  # bind(2) takes no place twice
+                self._engine = Engine(self._model, self._options)
 
 
 @contextmanager
@@ -68,35 +108,37 @@ def serve(
     ``context`` and ``adapter`` are as :class:`EngineOptions` has them. Raises ``HostError`` if
     the address cannot be used, ``EngineError``, and what opening an :class:`Engine` raises.
     """
-    _check_address(host, port)
-    options = EngineOptions(
-        context=context,
-        isolate=False,
-        private=False,
-        host=host,
-        port=port,
-        slots=_SLOTS,
-        name=name,
-        adapter=adapter,
-        libraries=libraries,
-    )
-    with suppress(_StopRequested), Engine(model, options) as engine, _stopping_on_signals():
-        yield Service(engine)
+    with (
+        closing(Door(host, port, hint="airpack serve NAME --port ANOTHER")) as door,
+        _socket_place() as place,
+    ):
+        options = EngineOptions(
+            context=context,
+            private=False,
+            host=str(place),
+            slots=SLOTS,
+            name=name,
+            adapter=adapter,
+            libraries=libraries,
+        )
+        with (
+            suppress(_StopRequested),
+            closing(Service(model, options, door)) as service,
+            _stopping_on_signals(),
+        ):
+            yield service
 
 
-def _check_address(host: str, port: int) -> None:
-    """Refuse an address that is taken, or not this host's, before a model is loaded for it."""
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        family, kind, protocol, _, address = found[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        raise HostError(
-            f"cannot listen on {host} port {port}: {(error.strerror or str(error)).lower()}",
-            hint="airpack serve NAME --port ANOTHER",
-        ) from error
+@contextmanager
+def _socket_place() -> Iterator[Path]:
+    """Where the engine's socket may be: in a directory that is this account's alone."""
+    above = tempfile.gettempdir()
+    if len(os.fsencode(above)) > _LONGEST_PLACE:
+        above = "/tmp"  # noqa: S108  # the directory in it is made with a name that nobody knows
+    with naming_refusals(Path(above)):
+        directory = tempfile.TemporaryDirectory(prefix="airpack-", dir=above)
+    with directory:
+        yield Path(directory.name) / "engine.sock"
 
 
 class _StopRequested(BaseException):

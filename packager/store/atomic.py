@@ -35,7 +35,13 @@ def translate(
     """The error of ours that says what the system refused, and where."""
     # A call with two names fails for the second, which it makes; a descriptor is no name.
     named = error.filename2 or error.filename
-    where = named if isinstance(named, str) else path or "a file"
+    if path is None and named is None and error.errno == errno.ENOENT:  # getcwd(3) alone says so
+        return HostError(
+            "the directory that this was started in is gone",
+            hint="cd; then run it again, with whole paths",
+        )
+    ours = isinstance(named, str) and Path(named).name.startswith(TEMPORARY_PREFIX)
+    where = named if isinstance(named, str) and not (ours and path) else path or "a file"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return NoSpaceError(f"{where}: no space left", hint="free some space, then run it again")
     if error.errno == errno.EFBIG:

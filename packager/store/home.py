@@ -27,6 +27,7 @@ from packager.errors import HostError
 from packager.format.digest import Digest
 from packager.store.atomic import make_directory, naming_refusals
 
+_ELSEWHERE = "export AIRPACK_HOME=DIRECTORY, where this account may write"
 _HOLDER_SIZE = 32  # bytes; always all of them, so that a shorter number leaves no old digits
 
 
@@ -93,13 +94,13 @@ class Home:
 
         Raises ``HostError`` naming the process that holds it.
         """
-        make_directory(self.root)
-        self.check_owned()
         path = self.root / "lock"
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        with naming_refusals(path):
-            # Who cannot write here may not hold the lock either, and so not read it.
-            descriptor = os.open(path, flags, 0o600)
+        try:
+            make_directory(self.root)
+            self.check_owned()
+            descriptor = _open_lock(path)
+        except HostError as error:
+            raise HostError(error.message, hint=error.hint or _ELSEWHERE) from error
         try:
             _take(descriptor, path)
             yield
@@ -108,13 +109,26 @@ class Home:
 
 
 def default_home() -> Path:
-    """``$AIRPACK_HOME``, else ``/var/lib/airpack`` for root, else below ``$XDG_DATA_HOME``."""
+    """``$AIRPACK_HOME``, else ``/var/lib/airpack`` for root, else below ``$XDG_DATA_HOME``.
+
+    Raises ``HostError`` for an account without a home.
+    """
     if named := os.environ.get("AIRPACK_HOME"):
         return Path(named).absolute()
     if os.geteuid() == 0:
         return Path("/var/lib/airpack")
-    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share"
+    try:
+        data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share"
+    except RuntimeError:
+        raise HostError("this account has no home directory", hint=_ELSEWHERE) from None
     return Path(data) / "airpack"
+
+
+def _open_lock(path: Path) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    with naming_refusals(path):
+        # Who cannot write here may not hold the lock either, and so not read it.
+        return os.open(path, flags, 0o600)
 
 
 def _take(descriptor: int, path: Path) -> None:

@@ -6,7 +6,8 @@
 Needs strace; --full-disk a kernel that gives namespaces. For every command, call and fault: a copy
 of a home is changed by the command, which is killed there, or whose call fails. Then the home must
 be as before or as after the command, by list, log and scrub; the command, run again, must succeed;
-and gc must leave nothing over. Exit code 1 where anything was otherwise.
+and gc must leave nothing over. Exit code 1 where anything was otherwise; each failure comes with a
+line that does it once more, and what that needs is kept.
 """
 
 from __future__ import annotations
@@ -40,15 +41,23 @@ def main() -> int:
     asked = _parse(sys.argv[1:])
     if asked.full_disk:
         enter_namespace()
-    with tempfile.TemporaryDirectory(prefix="crash-sweep-") as place:
-        stage = Stage(Path(place))
+    place = Path(tempfile.mkdtemp(prefix="crash-sweep-"))
+    failed = True
+    try:
         sweep = _sweep_full_disk if asked.full_disk else _sweep
-        rows = [sweep(stage, title, asked, Path(place)) for title in asked.commands]
+        stage = Stage(place)
+        rows = [sweep(stage, title, asked, place) for title in asked.commands]
+        failed = any(row["failures"] for row in rows)
+    finally:
+        if failed:
+            _say(f"kept, for the commands above: {place}")
+        else:
+            shutil.rmtree(place)
     if asked.json:
         print(json.dumps(rows, indent=2))
     else:
         _print_table(rows)
-    return 1 if any(row["failures"] for row in rows) else 0
+    return 1 if failed else 0
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:

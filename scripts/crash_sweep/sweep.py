@@ -103,13 +103,13 @@ def try_case(known: Known, case: Case, place: Path, *, smoke: bool) -> Outcome:
     """Disturb the command at that call in a copy of the home, and look; then run it again."""
     home = place / "home"
     faults = ["the call was never reached"]
-    for inject in [_inject(case, aim) for aim in case.call.aims(home)] * _TRIES:
+    for aim in [*range(len(case.call.aims(home)))] * _TRIES:
         _copy(known.scene.home, home)
-        done, landed = _disturb(known.scene, case, inject, home, place)
+        done, landed = _disturb(known.scene, case, _inject(case, home, aim), home, place)
         if landed.on(case.call):
             faults = list(_look(known, case, done, home, smoke))
             break
-    return Outcome(case, done.code, tuple(faults), _reproduce(known.scene, inject, home))
+    return Outcome(case, done.code, tuple(faults), _reproduce(known.scene, case, aim))
 
 
 def _look(known: Known, case: Case, done: Done, home: Path, smoke: bool) -> Iterator[str]:
@@ -121,8 +121,9 @@ def _look(known: Known, case: Case, done: Done, home: Path, smoke: bool) -> Iter
         yield f"the home cannot be read: {error.message}"
 
 
-def _inject(case: Case, aim: tuple[str, list[str]]) -> list[str]:
-    when, only = aim
+def _inject(case: Case, home: Path, aim: int) -> list[str]:
+    """strace's options for the case in ``home``, by that one of the call's ``aims``."""
+    when, only = case.call.aims(home)[aim]
     more = "+" if case.fault.endswith(" on") else ""
     return ["-e", f"inject={case.call.name}:{FAULTS[case.fault]}:{when}{more}", *only]
 
@@ -140,11 +141,16 @@ def _disturb(
     return done, read_landing(record, home)
 
 
-def _reproduce(scene: Scene, inject: Sequence[str], home: Path) -> str:
-    options = ["strace", "-f", "-o", "/dev/null", *inject]
-    copying = shlex.join(["cp", "-a", str(scene.home), str(home)])
-    running = shlex.join([*options, *words_of(scene.command)])
-    return f"{copying} && PYTHONHASHSEED=0 AIRPACK_HOME={shlex.quote(str(home))} {running}"
+def _reproduce(scene: Scene, case: Case, aim: int) -> str:
+    """A shell's line that does the case once more, beside the scene's home."""
+    home = scene.home.with_name("again")
+    words = ["strace", "-f", "-o", "/dev/null", *_inject(case, home, aim), *words_of(scene.command)]
+    prepared = [["rm", "-rf", home]]
+    if scene.home.exists():
+        prepared.append(["cp", "-a", scene.home, home])
+    settings = f"PYTHONHASHSEED=0 AIRPACK_HOME={shlex.quote(str(home))}"
+    before = " && ".join(shlex.join(map(str, line)) for line in prepared)
+    return f"{before} && {settings} {shlex.join(words)}"
 
 
 def _after_fault(known: Known, case: Case, done: Done, home: Path, smoke: bool) -> Iterator[str]:

@@ -41,8 +41,14 @@ class Host:
     extra: dict[str, str] = field(default_factory=dict)
 
     @property
+    def state(self) -> Path:
+        """Where programs keep what a person did with them, apart from that of whoever tests."""
+        return self.home.with_name("state")
+
+    @property
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "AIRPACK_HOME": str(self.home), **self.extra}
+        own = {"AIRPACK_HOME": str(self.home), "XDG_STATE_HOME": str(self.state)}
+        return {**os.environ, **own, **self.extra}
 
     def airpack(self, *words: str | Path, stdin: str = "", before: Sequence[str] = ()) -> Ended:
         """Run ``airpack`` with nobody at a terminal; it never ends with a traceback."""

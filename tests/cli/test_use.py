@@ -3,73 +3,24 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import pty
-import select
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+from support.terminals import PATIENCE, Terminal
+from support.terminals import terminal as a_terminal
 
 from .conftest import AIRPACK, Host
 
-PATIENCE = 60.0  # seconds; far more than it takes, but a busy host is no fault
 PROMPT = "In the beginning"
 ANSWER = " of the word of the LORD"
 
 
-@dataclass
-class Terminal:
-    """A person's terminal with ``airpack`` in it: what it shows, and keys to press."""
-
-    pid: int
-    screen: int
-    seen: str = ""
-    left: str = field(default="", repr=False)
-
-    def wait_for(self, text: str) -> None:
-        """Read until ``text`` shows up behind what was waited for before."""
-        deadline = time.monotonic() + PATIENCE
-        while text not in self.left:
-            ready, _, _ = select.select([self.screen], [], [], deadline - time.monotonic())
-            assert ready, f"no {text!r} in {self.seen!r}"
-            self._read()
-        self.left = self.left.partition(text)[2]
-
-    def press(self, keys: str) -> None:
-        time.sleep(0.2)  # a person is slower than the terminal's change of mode
-        os.write(self.screen, keys.encode())
-
-    def end(self) -> int:
-        """Read to the end; returns the exit code."""
-        try:
-            while self._read():
-                pass
-        except OSError:  # Linux says EIO where the other side has closed
-            pass
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-
-    def _read(self) -> bool:
-        data = os.read(self.screen, 4096).decode("utf-8", "replace")
-        self.seen += data
-        self.left += data
-        return bool(data)
-
-
-@contextmanager
-def terminal(host: Host, *words: str) -> Iterator[Terminal]:
-    pid, screen = pty.fork()
-    if pid == 0:
-        os.execve(AIRPACK[0], [*AIRPACK, *words], {**host.environment, "TERM": "dumb"})
-    try:
-        yield Terminal(pid, screen)
-    finally:
-        os.close(screen)
+def terminal(host: Host, *words: str) -> AbstractContextManager[Terminal]:
+    return a_terminal([*AIRPACK, *words], host.environment)
 
 
 def test_a_prompt_is_answered_and_piped_the_same(installed: Host) -> None:

@@ -105,12 +105,15 @@ def test_model_damaged_in_the_cache_is_made_again(
     workplace: Workplace, built: Path, tmp_path: Path
 ) -> None:
     cache = copy_of(workplace.cache, tmp_path / "cache", "setup", "derived")
-    (model,) = (cache / "derived").glob("*.gguf")
-    data = bytearray(model.read_bytes())
-    data[-1000] ^= 1
-    model.write_bytes(data)
-    (golden,) = (cache / "derived").glob("*.golden.json")
-    golden.write_bytes(golden.read_bytes()[:-5])
+    models = [*(cache / "derived").glob("*.gguf")]
+    for model in models:
+        data = bytearray(model.read_bytes())
+        data[-1000] ^= 1
+        model.write_bytes(data)
+    for golden in (cache / "derived").glob("*.golden.json"):
+        golden.write_bytes(golden.read_bytes()[:-5])
+
+    assert models
 
     assert differences(rebuilt(workplace, tmp_path / "out", cache), built) == []
 

@@ -82,6 +82,11 @@ def refused(data: bytes) -> str:
     return message
 
 
+def test_a_model_of_which_nobody_states_a_licence_has_none_when_read() -> None:
+    index = replace(INDEX, origin=replace(INDEX.origin, licence=None))
+    assert parse_bundle(encode_bundle(index)) == index
+
+
 def changed(change: Callable[[Any], object]) -> bytes:
     """The index after ``change``, which gets it as a document."""
     document = canonical.decode(RAW, what="", max_size=MAX_INDEX_SIZE)

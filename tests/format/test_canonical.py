@@ -63,6 +63,10 @@ def test_24_nesting_is_bounded_and_brackets_in_text_are_not_nesting() -> None:
     for depth in (MAX_DEPTH + 2, 900, 100_000):
         with pytest.raises(MalformedError, match=r"\Afile\.json: .*nested deeper than 32"):
             read(nested(depth))
+    objects = b'{"a":' * (MAX_DEPTH + 1) + b"0" + b"}" * (MAX_DEPTH + 1)
+    with pytest.raises(MalformedError, match=r"\Afile\.json: .*nested deeper than 32"):
+        read(objects)
+    assert read(objects[5:-1]) is not None
     text = b'["' + b'[{\\"' * 1000 + b'"]'
     assert encode(read(text)) == text
 

@@ -51,6 +51,11 @@ def test_a_whole_split_and_an_unsplit_model_are_taken() -> None:
     check_parts([("m.gguf", part(0, 1, "a", total=1))])
 
 
+def test_a_model_in_one_file_need_not_say_that_it_is_whole() -> None:
+    data = encode_header([], [TensorInfo("a", F32, (8,), 0)]) + bytes(32)
+    check_parts([("m.gguf", parse_header(io.BytesIO(data), file_size=len(data), what="m.gguf"))])
+
+
 def test_84_a_part_alone_is_refused() -> None:
     refused(IntegrityError, r"m-1\.gguf: .* one of 2 parts of a model; here .* of 1", FIRST)
 
@@ -62,6 +67,13 @@ def test_84_a_split_count_that_the_names_contradict_is_refused() -> None:
 def test_84_a_part_that_is_no_part_is_refused() -> None:
     whole = part(0, 0, "b")
     refused(IntegrityError, r"m-2\.gguf: .*one of 0 parts", FIRST, whole)
+
+
+def test_84_a_first_part_that_does_not_say_that_it_is_first_is_refused() -> None:
+    entries = [text("general.architecture", "llama"), Entry("split.count", 2, b"\2\0")]
+    data = encode_header(entries, [TensorInfo("a", F32, (8,), 0)]) + bytes(32)
+    first = parse_header(io.BytesIO(data), file_size=len(data), what="m.gguf")
+    refused(MalformedError, r"m-1\.gguf: split\.no: not a sensible number", first, part(1, 2, "b"))
 
 
 def test_84_the_same_part_twice_is_refused() -> None:
@@ -106,6 +118,10 @@ def test_a_name_says_which_shards_there_are() -> None:
     assert name.shards() == tuple(
         f"Q4_K_M/model-Q4_K_M-0000{number}-of-00003.gguf" for number in (1, 2, 3)
     )
+    for shard in name.shards():
+        found = ShardName.parse(shard)
+        assert found is not None
+        assert found.shards() == name.shards()
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,8 @@ def test_revision_of_a_folder_is_the_digest_of_its_files() -> None:
         ({"recipe": "00"}, "lock: recipe: not a sha256"),
         ({"source": {"kind": "ftp"}}, "lock: source.kind: 'ftp' is neither"),
         ({"source": {"kind": "hub", "repository": "a/b", "revision": "main"}}, "not a commit"),
+        ({"source": {"kind": "hub", "repository": "a/b", "revision": "abcdef"}}, "not a commit"),
+        ({"source": {"kind": "hub", "repository": "a/b", "revision": "z" * 40}}, "not a commit"),
         ({"files": [{"path": "a", "size": -1, "content": "sha256:" + "0" * 64}]},
          "lock: files[0].size: "),
         ({"files": [{"path": "a", "size": True, "content": "sha256:" + "0" * 64}]},

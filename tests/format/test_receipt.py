@@ -24,7 +24,7 @@ from packager.format.receipt import (
 
 TEXT = st.text(min_size=1, max_size=12)
 COUNT = st.integers(1, canonical.MAX_INTEGER)
-MEDIA = st.builds(MediumRecord, TEXT, st.none() | TEXT, serial=st.none() | TEXT)
+MEDIA = st.builds(MediumRecord, TEXT, *[st.none() | TEXT] * 4)
 RECEIPTS = st.builds(
     Receipt,
     name=TEXT,

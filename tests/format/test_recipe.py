@@ -18,6 +18,7 @@ from packager.format.recipe import (
     HubSource,
     Medium,
     QualityGate,
+    Runtime,
     Variant,
     parse_recipe,
 )
@@ -108,10 +109,25 @@ def test_every_field_of_the_contract_is_read() -> None:
     assert recipe.quality == QualityGate("held-out.txt", 25_000)
     assert recipe.smoke.max_tokens == 16
     assert recipe.texts == ("short.txt", "calibration.txt", "held-out.txt")
-    assert recipe.targets[0].python == ("3.10", "3.13")
-    assert recipe.runtime.extra_wheels == ("numpy",)
+    assert recipe.targets == (Target("linux_x86_64", ("3.10", "3.13"), "2.28"),)
+    assert recipe.runtime == Runtime("llama.cpp", ("numpy",))
     assert recipe.medium == Medium(4 << 30, 1)
     assert recipe.expires == "2027-01-31"
+
+
+def test_a_target_needs_no_more_than_a_platform_and_a_source_may_be_signed() -> None:
+    recipe = parse_recipe(with_line("targets: [{platform: linux_aarch64}]"))
+    default = parse_recipe(LEAST).targets[0]
+    assert recipe.targets == (Target("linux_aarch64", default.python, default.glibc),)
+    assert recipe.signed_by is None
+    signed = parse_recipe(with_line("source: {hub: org/Tiny, signed_by: publisher.pub}"))
+    assert signed.signed_by == "publisher.pub"
+
+
+def test_a_path_beyond_any_file_system_is_refused() -> None:
+    least = with_line("source: {path: " + "a" * 4096 + "}")
+    assert parse_recipe(least).source == FolderSource("a" * 4096)
+    assert complaint(least.replace("aaaa", "aaaaa", 1)).startswith("recipe: source.path: is too lo")
 
 
 def test_a_ready_importance_matrix_may_be_named_in_place_of_a_text() -> None:
@@ -279,6 +295,16 @@ def test_exclude_takes_away_from_include() -> None:
         ("medium: {volume_size: 0}", "recipe: medium.volume_size: "),
         ("medium: {parity: -1}", "recipe: medium.parity: "),
         ("signers: 0", "recipe: signers: "),
+        ("signers: 101", "recipe: signers: "),
+        ('source: {hub: a/b, revision: "a\\nb"}', "recipe: source.revision: is too long, or"),
+        ('source: {path: "a\\tb"}', "recipe: source.path: is too long, or"),
+        ('source: {hub: a/b, include: ["\\e"]}', "recipe: source.include[0]: is too long, or"),
+        ('runtime: {extra_wheels: [a, "\\e"]}', "recipe: runtime.extra_wheels[1]: is too long, or"),
+        ("targets: [{platform: linux x86}]",
+         "recipe: targets[0].platform: 'linux x86' is not a platform, as linux_x86_64"),
+        ("targets: [{platform: a, python: []}]", "recipe: targets[0].python: 0 of them"),
+        ("medium: {parity: 256}", "recipe: medium.parity: "),
+        ("smoke: {max_tokens: 4097}", "recipe: smoke.max_tokens: "),
         ("expires: soon", "recipe: expires: 'soon' is not a date"),
         ("expires: 2027-02-30", "recipe: expires: "),
     ],

@@ -136,6 +136,12 @@ def test_69_trailing_spaces_that_align_the_data_are_taken() -> None:
     assert parse(shard(json.dumps({"a": ENTRY}).encode() + b"   ")).tensors[0].name == "a"
 
 
+def test_a_file_without_tensors_and_a_tensor_without_numbers_are_taken() -> None:
+    assert parse(shard({}, 0)) == SafetensorsHeader((), ())
+    empty = {"a": {"dtype": "F16", "shape": [0, 3], "data_offsets": [0, 0]}, "b": ENTRY}
+    assert [(t.name, t.size) for t in parse(shard(empty)).tensors] == [("a", 0), ("b", 12)]
+
+
 def test_69_an_unknown_field_is_refused() -> None:
     refused(shard({"a": {**ENTRY, "stride": 1}}), MalformedError, "unknown field")
 

@@ -105,6 +105,25 @@ def format_groups(digits: str) -> str:
     return " ".join(re.findall("....", digits))
 
 
+def with_numbers(chunks: str, *, said: str | None = None) -> str:
+    """A ticket whose check is over ``chunks``, and that says ``said`` in their place."""
+    whole = with_check(HEAD, BUNDLE, f"chunks {chunks}", DIGESTS)
+    return whole.replace(f"chunks {chunks}", f"chunks {said or chunks}")
+
+
+@pytest.mark.parametrize("said", ["17-20 22", "17 - 20 22", "17 -20 22", "17- 20 22", "17-\n20 22"])
+def test_a_range_may_have_spaces_round_its_hyphen(said: str) -> None:
+    assert read(with_numbers("17-20 22", said=said)).chunks == (17, 18, 19, 20, 22)
+
+
+def test_a_ticket_asks_for_as_many_chunks_as_a_patch_may_hold_and_no_more() -> None:
+    for ranges in (f"0-{MAX_TICKET_CHUNKS - 1}", f"0-4 9 20-{MAX_TICKET_CHUNKS + 13}"):
+        assert len(read(with_numbers(ranges)).chunks) == MAX_TICKET_CHUNKS
+    for ranges in (f"0-{MAX_TICKET_CHUNKS}", f"0-4 9 20-{MAX_TICKET_CHUNKS + 14}"):
+        with pytest.raises(ParseError, match="line 3: asks for more than 65536 chunks"):
+            read(with_numbers(ranges))
+
+
 def test_the_check_fails_with_advice() -> None:
     with pytest.raises(ParseError, match=r"t\.txt: line 5: the check does not fit") as caught:
         read(encode_ticket(TICKET).replace("311", "317"))
@@ -169,8 +188,14 @@ def test_ranges_are_those_that_people_read_out() -> None:
 
 
 def test_a_patch_document_is_read_as_it_was_written() -> None:
-    chunks = (PatchChunk(3, 10, 0, Digest.of(b"a")), PatchChunk(9, 7, 10, Digest.of(b"b")))
-    files = (PatchFile("a.txt", 0, 17, Digest.of(b"")), PatchFile("b", 5, 17, Digest.of(b"c")))
+    chunks = tuple(
+        PatchChunk(number, size, offset, Digest.of(b"a"))
+        for number, size, offset in ((3, 10, 0), (4, 5, 10), (9, 2, 15))
+    )
+    files = tuple(
+        PatchFile(name, size, offset, Digest.of(b"c"))
+        for name, size, offset in (("a.txt", 0, 17), ("b", 3, 17), ("c", 2, 20))
+    )
     for patch in (
         Patch("tiny-1", Digest.of(b"sums"), chunks),
         Patch("tiny-1", Digest.of(b"sums"), chunks, files),

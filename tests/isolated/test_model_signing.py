@@ -226,13 +226,24 @@ def test_what_nobody_signed_in_a_model_signature_is_not_installed(
 
 
 @pytest.mark.parametrize(
-    "kind", ["a directory", "a link", "too large", "of no variant", "a signature too large"]
+    "kind",
+    [
+        "a directory",
+        "a link",
+        "too large",
+        "of no variant",
+        "of no variant, by a signer",
+        "a spare of a spare",
+        "a signature too large",
+    ],
 )
 def test_54_what_is_only_called_as_a_signature_is_a_stranger_and_is_not_copied(
-    bundle: Path, receiver: Host, kind: str
+    bundle: Path, receiver: Host, signer: SigningKey, kind: str
 ) -> None:
     names = {
         "of no variant": "q4.0123456789abcdef.model.sig",
+        "of no variant, by a signer": f"q4.{signer.public.key_id}.model.sig",
+        "a spare of a spare": f"spare.spare.{name_of(signer)}",
         "a signature too large": "SHA256SUMS.0123456789abcdef.sig",
     }
     stranger = bundle / names.get(kind, "original.0123456789abcdef.model.sig")

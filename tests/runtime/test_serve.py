@@ -2,19 +2,22 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import shlex
 import signal
 import socket
 import subprocess
 import sys
-import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support.sandbox import no_network
 
-from packager.errors import EngineError, HostError
-from packager.runtime.serve import serve
+from packager.errors import HostError
+from packager.runtime.serve import SLOTS, serve
 
 SERVE = """
 import sys
@@ -22,7 +25,7 @@ from pathlib import Path
 from packager.runtime.serve import serve
 with serve(Path(sys.argv[1]), port=0) as service:
     print(service.url, flush=True)
-    service.wait()
+    service.wait(lambda error: print(error, flush=True))
 print("stopped", flush=True)
 """
 
@@ -57,6 +60,50 @@ def test_the_openai_routes_answer(chat_model: Path) -> None:
     assert status == 404
 
 
+@pytest.mark.parametrize(
+    ("route", "body"),
+    [
+        ("/props", None),
+        ("/slots", None),
+        ("/metrics", None),
+        ("/lora-adapters", None),
+        ("/lora-adapters", []),
+        ("/tokenize", {"content": "the"}),
+        ("/health", {}),
+        ("/v1/completions", None),
+    ],
+)
+def test_what_no_client_of_openai_asks_for_is_not_there(
+    random_model: Path, route: str, body: object
+) -> None:
+    with serve(random_model, port=0) as service:
+        status, answer = ask(service.url, route, body)
+    assert status == 404
+    assert "is not served here" in answer["error"]["message"]  # type: ignore[index]
+
+
+def test_a_connection_brings_one_request_so_that_none_is_smuggled_behind_it(
+    random_model: Path,
+) -> None:
+    with serve(random_model, port=0) as service, connected(service.url) as client:
+        client.sendall(
+            b"GET /health HTTP/1.1\r\nHost: here\r\nConnection: keep-alive\r\n\r\n"
+            b"GET /props HTTP/1.1\r\nHost: here\r\n\r\n"
+        )
+        answer = b"".join(iter(lambda: client.recv(4096), b""))
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert b"Connection: close" in answer
+
+
+def test_the_engine_that_is_served_has_no_network_and_the_door_lets_clients_in(
+    random_model: Path,
+) -> None:
+    with serve(random_model, port=0) as service:
+        assert ask(service.url, "/health")[0] == 200
+        assert service.egress.namespace == bool(no_network())
+        assert service.egress.attempts == ()
+
+
 def test_the_example_is_a_command_that_works(random_model: Path) -> None:
     with serve(random_model, port=0) as service:
         curl, url, *_, data = shlex.split(service.example)
@@ -64,6 +111,13 @@ def test_the_example_is_a_command_that_works(random_model: Path) -> None:
     assert curl == "curl"
     assert status == 200
     assert answer["choices"]
+
+
+def test_the_example_for_a_host_without_curl_works_as_it_stands(random_model: Path) -> None:
+    with serve(random_model, port=0) as service:
+        command = shlex.split(service.example_without_curl)
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["choices"]
 
 
 def test_a_port_in_use_is_named(random_model: Path) -> None:
@@ -82,6 +136,15 @@ def test_a_port_in_use_is_named(random_model: Path) -> None:
 def test_an_address_of_another_host_is_refused(random_model: Path) -> None:
     with pytest.raises(HostError, match=r"192\.0\.2\.1"), serve(random_model, host="192.0.2.1"):
         pass
+
+
+def test_a_host_whose_loopback_is_down_is_told_so(random_model: Path) -> None:
+    command = [*no_network(), sys.executable, "-c", SERVE, str(random_model)]
+    if command[0] == sys.executable:
+        pytest.skip("this kernel gives no network namespace")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 1
+    assert "HostError: cannot listen on 127.0.0.1 port 0: network is unreachable" in done.stderr
 
 
 def test_the_address_is_free_again_afterwards(random_model: Path) -> None:
@@ -105,11 +168,83 @@ def test_a_signal_stops_the_service_cleanly(random_model: Path, number: int) -> 
         ask(url, "/health")
 
 
-def test_a_server_that_dies_ends_the_wait_with_an_error(random_model: Path) -> None:
+def test_an_engine_that_a_request_kills_is_replaced(random_model: Path) -> None:
+    """By a grammar nested so deeply that llama.cpp's parser runs out of stack."""
+    depth = 200_000
+    grammar = f'root ::= {"(" * depth}"a"{")" * depth}'
+    with serving(random_model) as (url, said):
+        with pytest.raises(http.client.RemoteDisconnected):
+            ask(url, "/v1/completions", {"prompt": "the", "max_tokens": 1, "grammar": grammar})
+        assert "stopped by signal 11" in said()
+        assert is_soon_there(url)
+
+
+def test_it_outlives_clients_that_leave_in_mid_answer(random_model: Path) -> None:
+    request = {"prompt": "the", "max_tokens": 100_000, "stream": True}
     with serve(random_model, port=0) as service:
-        pid = service._engine.pid
-        killer = threading.Timer(0.2, os.kill, (pid, signal.SIGKILL))
-        killer.start()
-        with pytest.raises(EngineError, match="stopped by signal 9"):
-            service.wait()
-        killer.join()
+        for _ in range(2 * SLOTS):
+            leaving = begin(service.url, request)
+            assert leaving.recv(64)
+            leaving.close()
+        status, _ = ask(service.url, "/v1/completions", {"prompt": "the", "max_tokens": 1})
+    assert status == 200
+
+
+def test_twenty_clients_at_once_are_all_answered(random_model: Path) -> None:
+    request = {"prompt": "the", "max_tokens": 8}
+    with serve(random_model, port=0) as service, ThreadPoolExecutor(20) as clients:
+        asking = [clients.submit(ask, service.url, "/v1/completions", request) for _ in range(20)]
+        statuses = [answer.result()[0] for answer in asking]
+    assert statuses == [200] * 20
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\0" * 1000,
+        b"A" * 200_000,
+        b"POST /v1/completions HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n",
+        b"POST /v1/completions HTTP/1.1\r\nContent-Length: 9\r\n\r\n[[[[[[[[[",
+    ],
+    ids=["zeros", "a line without end", "more than comes", "no JSON"],
+)
+def test_it_outlives_garbage(random_model: Path, garbage: bytes) -> None:
+    with serve(random_model, port=0) as service:
+        with connected(service.url) as client:
+            client.sendall(garbage)
+        assert ask(service.url, "/health")[0] == 200
+
+
+def connected(url: str) -> socket.socket:
+    host, port = url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=30)
+
+
+def begin(url: str, body: object) -> socket.socket:
+    """A client that has asked, and reads no answer yet."""
+    data = json.dumps(body).encode()
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: here\r\nContent-Length: {len(data)}\r\n\r\n"
+    client = connected(url)
+    client.sendall(head.encode() + data)
+    return client
+
+
+def is_soon_there(url: str) -> bool:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if ask(url, "/health")[0] == 200:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@contextmanager
+def serving(model: Path) -> Iterator[tuple[str, Callable[[], str]]]:
+    """A service in a process of its own: its URL, and the next line that it says."""
+    command = [sys.executable, "-c", SERVE, str(model)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip(), process.stdout.readline
+        finally:
+            process.terminate()

@@ -156,7 +156,7 @@ TARGETS: Mapping[str, Target] = {
     "envelope": partial(
         _same_bytes, lambda data: envelope.parse_envelope(data, "x"), envelope.encode_envelope
     ),
-    "provenance": lambda data: list(statement.parse_acceptances(data)) and None,
+    "provenance": lambda data: statement.parse_account(data) and None,
     "model-signature": _model_signature,
     "model-key": lambda data: model_trust.parse_model_key(data, "x") and None,
     "imatrix": _imatrix,

@@ -10,7 +10,7 @@ import pytest
 from support.bundles import keyring_of, make_bundle, make_key
 
 from packager.connected.keys import SigningKey
-from packager.errors import MalformedError
+from packager.errors import MalformedError, TrustError
 from packager.format.bundle import INDEX_NAME
 from packager.format.digest import Digest
 from packager.format.patch import (
@@ -20,12 +20,15 @@ from packager.format.patch import (
     PatchChunk,
     PatchFile,
     encode_patch,
+    parse_patch,
 )
 from packager.format.sums import SUMS_NAME, encode_sums, signature_name
-from packager.trust.patch import verify_patch
+from packager.trust.keyring import Keyring, TrustedKey
+from packager.trust.patch import VerifiedPatch, verify_patch
 from packager.trust.verify import Evidence, VerifiedBundle, verify_bundle
 
 NOW = datetime(2026, 12, 1, tzinfo=timezone.utc)
+NEW_YEAR = datetime(2027, 1, 1, tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True)
@@ -40,14 +43,15 @@ class Sender:
         size = bundle.payload.chunk_range(number)[1]
         return PatchChunk(number, size, 0, bundle.chunk_digests[number])
 
-    def accept(self, *parts: PatchChunk | PatchFile) -> Patch:
-        """What the host makes of a patch of ``parts``."""
+    def accept(self, *parts: PatchChunk | PatchFile, now: datetime = NOW) -> VerifiedPatch:
+        """What a host that trusts the key until 2027 makes of a patch of ``parts``."""
         chunks = tuple(part for part in parts if isinstance(part, PatchChunk))
         files = tuple(part for part in parts if isinstance(part, PatchFile))
         document = encode_patch(Patch("tiny-1.0.0", self.verified.digest, chunks, files))
         sums = encode_sums({PATCH_NAME: Digest.of(document), CHUNKS_NAME: Digest.of(b"")})
         evidence = Evidence(sums, {self.key.public.key_id: self.key.sign(sums)}, document)
-        return verify_patch(evidence, self.verified, keyring_of(self.key), now=NOW).patch
+        trusted = TrustedKey("sender", self.key.public, not_after=NEW_YEAR)
+        return verify_patch(evidence, self.verified, Keyring().with_key(trusted), now=now)
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +71,14 @@ def _read(bundle: Path, key: SigningKey) -> Evidence:
 def test_chunks_of_the_index_and_files_of_the_sums_are_taken(sender: Sender) -> None:
     last = len(sender.verified.bundle.chunk_digests) - 1
     index = PatchFile(INDEX_NAME, 1, 0, sender.verified.sums[INDEX_NAME])
-    patch = sender.accept(sender.chunk(0), sender.chunk(last), index)
-    assert [str(part) for part in patch.parts] == ["chunk 0", f"chunk {last}", INDEX_NAME]
+    accepted = sender.accept(sender.chunk(0), sender.chunk(last), index)
+    assert [str(part) for part in accepted.patch.parts] == ["chunk 0", f"chunk {last}", INDEX_NAME]
+    assert parse_patch(accepted.evidence.index) == accepted.patch
+
+
+def test_a_patch_by_a_key_that_is_no_longer_valid_is_refused(sender: Sender) -> None:
+    with pytest.raises(TrustError, match="was valid until 2027-01-01"):
+        sender.accept(sender.chunk(0), now=NEW_YEAR)
 
 
 def test_the_chunk_behind_the_last_is_refused_and_not_looked_up(sender: Sender) -> None:

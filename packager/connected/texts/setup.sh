@@ -21,7 +21,7 @@ LC_ALL=C
 export LC_ALL
 
 here=$(cd -- "$(dirname -- "$0")" && pwd)
-target=${1:-$HOME/airpack}
+target=${1:-${HOME:+$HOME/airpack}}
 
 fail() {
     printf 'error: %s\n' "$1" >&2
@@ -132,6 +132,8 @@ say_next() {
     printf '%s is ready. Next, with the public key that reached you another way:\n' "$installed"
     printf '    %s trust add KEY.pub\n' "$(shown "$target/bin/airpack")"
     printf '    %s install %s\n' "$(shown "$target/bin/airpack")" "$(shown "$here")"
+    printf 'Where it says "airpack", that program is meant. To have it by this name:\n'
+    printf '    PATH=$PATH:%s\n' "$(shown "$target/bin")"
 }
 
 # This bundle brings no wheels: well and good if $target was set up with the same, else a failure.
@@ -153,6 +155,7 @@ $target was not" "sh setup.sh $(shown "$target"), in the directory of $earlier, 
 $(shown "$target/bin/airpack") install $(shown "$here"); or ask for this bundle built --with-setup"
 }
 
+[ -n "$target" ] || fail "HOME is not set, and no directory was named" "sh setup.sh DIRECTORY"
 newline='
 '
 case $target in
@@ -185,7 +188,7 @@ elif [ ! -f "$target/pyvenv.cfg" ]; then
     fail "$target exists and is not a virtual environment" "sh setup.sh ANOTHER-DIRECTORY"
 fi
 
-mkdir -p "$target"
+mkdir -p "$target" || fail "$target cannot be made" "sh setup.sh ANOTHER-DIRECTORY"
 target=$(cd "$target" && pwd -P)
 case $target in
     *"$newline"*) fail "$target: the directory's name holds a line break" ;;
