@@ -11,7 +11,9 @@ import os
 import re
 import sys
 import tempfile
+import time
 from pathlib import Path
+from typing import IO
 
 import xllamacpp
 
@@ -28,8 +30,7 @@ def main() -> None:
         for stream in (1, 2):
             os.dup2(log.fileno(), stream)
         server = open_model(model, context)
-        log.seek(0)
-        text = log.read().decode("utf-8", "replace")
+        text = read_at_rest(log)
     # The engine looks first without allocating anything, so the last word of each kind counts.
     caches = re.findall(r"llama_kv_cache: size =\s*([\d.]+) MiB", text)
     buffers = re.findall(r"compute buffer size =\s*([\d.]+) MiB", text)
@@ -40,6 +41,15 @@ def main() -> None:
     # The engine's threads end with the process; its own shutdown takes a second.
     assert server
     os._exit(0)
+
+
+def read_at_rest(log: IO[bytes]) -> str:
+    """What is in ``log`` when nothing has come for a while: a thread of the engine writes it."""
+    size = -1
+    while size < (size := os.fstat(log.fileno()).st_size):
+        time.sleep(0.3)
+    log.seek(0)
+    return log.read().decode("utf-8", "replace")
 
 
 def open_model(model: str, context: int) -> xllamacpp.Server:
