@@ -24,6 +24,7 @@ from pathlib import Path
 
 from airgap_bundle import AirgapBundle
 from signed import TITLE
+from tensors import tensor_head
 
 from packager.format.digest import Digest
 from packager.format.sizes import format_size, parse_size
@@ -110,8 +111,10 @@ class Bench:
         shutil.rmtree(self.place, ignore_errors=True)
         self.place.mkdir(parents=True)
         with self.model.open("wb") as stream:
+            stream.write(tensor_head(self.size))
             for _ in range(self.size >> 22):
                 stream.write(os.urandom(1 << 22))
+            stream.truncate(self.size)
         self.run(Step([*AIRPACK, "keys", "generate", self.key, "--no-passphrase", "-q"]))
         if self.other:
             self.other.prepare(self.model, self.digest.hex)

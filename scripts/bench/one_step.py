@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from signed import TITLE, member, sign_volumes
+from tensors import HEAD_SIZE, tensor_head
 
 from packager.connected.layout import Cut, PayloadPlan
 from packager.connected.pack import write_payload
@@ -36,7 +37,8 @@ def wide(place: Path, key: Path, volumes: int, parity: int) -> None:
     for number in range(volumes):
         end = END_SIZE if number == volumes - 1 else 0
         source = place / f"model-{number:05d}.safetensors"
-        source.write_bytes(os.urandom(MAX_CHUNK_SIZE - BLOCK_SIZE - end))
+        size = MAX_CHUNK_SIZE - BLOCK_SIZE - end
+        source.write_bytes(tensor_head(size) + os.urandom(size - HEAD_SIZE))
         members.append(member(source, source.stat().st_size, file_digest(source)))
     layout = plan_tar((m.path, m.size) for m in members)
     cut = tuple(

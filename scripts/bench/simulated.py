@@ -18,6 +18,7 @@ from math import isqrt
 from pathlib import Path
 
 from signed import TITLE, member, sign_volumes
+from tensors import tensor_head
 
 from packager.connected.layout import Member, PayloadPlan, plan_payload
 from packager.format.digest import Digest
@@ -26,6 +27,7 @@ from packager.format.sizes import parse_size
 from packager.format.volumes import ParityVolume, Payload, parity_name
 
 _ZEROS = bytes(4 << 20)
+_INSTALLED = 16 << 30  # bytes of payload, up to which its files are safetensors files
 Patches = Mapping[int, bytes]
 """What is not zero in a file, by offset."""
 
@@ -61,19 +63,18 @@ def _digests(files: Mapping[str, SparseFile]) -> dict[str, Digest]:
         return dict(zip(files, found, strict=True))
 
 
-def chunk_digests(plan: PayloadPlan) -> Iterator[Digest]:
-    """The digest of each chunk of a payload that has zeros in all its files."""
-    return _Chunks(plan).digests()
-
-
 def make_shards(size: int) -> list[Member]:
-    """Files of zeros of about ``size`` bytes together, no two of one size, so of one digest.
+    """Files of zeros, of about ``size`` bytes together, no two of one size, so of one digest.
 
-    There are as many as keep both them and the volumes that have a header quick to digest.
+    There are as many as keep both them and the volumes that have a header quick to digest. Small
+    ones begin as an install wants it, so that each has to be digested.
     """
     count = max(1, isqrt(size >> 30))
     sizes = [size // count - 512 * number for number in range(count)]
-    digests = _zero_digests(sizes)
+    if sum(sizes) <= _INSTALLED:
+        digests = {size: SparseFile(size, {0: tensor_head(size)}).digest() for size in sizes}
+    else:
+        digests = _zero_digests(sizes)
     paths = (Path(f"model-{n:05d}-of-{count:05d}.safetensors") for n in range(1, count + 1))
     return [member(p, size, digests[size]) for p, size in zip(paths, sizes, strict=True)]
 
@@ -129,7 +130,9 @@ class _Chunks:
     def __init__(self, plan: PayloadPlan) -> None:
         self._plan = plan
         self.headers = {entry.header_offset: entry.header for entry in plan.layout.entries}
-        # A header begins at a multiple of 512 and has 512 bytes: it lies within one chunk.
+        if sum(entry.size for entry in plan.layout.entries) <= _INSTALLED:
+            self.headers |= {entry.offset: tensor_head(entry.size) for entry in plan.layout.entries}
+        # They begin at a multiple of 512 and have no more bytes, so each lies within one chunk.
         self.written = {offset // plan.chunk_size for offset in self.headers}
 
     def digests(self) -> Iterator[Digest]:

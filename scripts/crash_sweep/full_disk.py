@@ -84,19 +84,18 @@ def sweep_full_disk(scene: Scene, place: Path, every: int) -> tuple[int, int, li
     known = learn(scene, place)
     disk = _Disk(place / "disk")
     try:
-        fulls = list(_fulls(known, disk))[::every]
+        by_bytes, by_inodes = (kind[::every] for kind in _fulls(known, disk))
         bad = []
-        for full in fulls:
+        for full in [*by_bytes, *by_inodes]:
             faults = list(_try_full(known, full, disk))
             if faults:
                 bad.append("\n    ".join([f"FAILED: {scene.title}: {full}", *faults]))
     finally:
         subprocess.run(["umount", disk.place], check=True)
-    by_pages = sum(full.inodes is None for full in fulls)
-    return by_pages, len(fulls) - by_pages, bad
+    return len(by_bytes), len(by_inodes), bad
 
 
-def _fulls(known: Known, disk: _Disk) -> Iterator[Full]:
+def _fulls(known: Known, disk: _Disk) -> tuple[list[Full], list[Full]]:
     """Every page from none on, and around what the command takes; every inode until it has all."""
     home = _fresh(known, disk)
     pages, inodes = disk.used()
@@ -105,8 +104,8 @@ def _fulls(known: Known, disk: _Disk) -> Iterator[Full]:
         now - then for now, then in zip(disk.used(), (pages, inodes), strict=True)
     )
     around = range(max(0, more_pages - _MARGIN), more_pages + _MARGIN)
-    yield from (Full(left, None) for left in sorted({*range(_FEW), *around}))
-    yield from (Full(None, left) for left in range(max(0, more_inodes) + _FEW // 2))
+    by_bytes = [Full(left, None) for left in sorted({*range(_FEW), *around})]
+    return by_bytes, [Full(None, left) for left in range(max(0, more_inodes) + _FEW // 2)]
 
 
 def _fresh(known: Known, disk: _Disk) -> Path:
