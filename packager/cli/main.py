@@ -123,6 +123,10 @@ def _as_refusal(error: Exception) -> AirpackError:
         return _usage_error(error)
     if isinstance(error, OSError):
         return translate(error)
+    if isinstance(error, MemoryError):
+        return HostError(
+            "this host gives no more memory", hint="end what else runs here, then run it again"
+        )
     if isinstance(error, ModuleNotFoundError):
         return HostError(
             f"this command needs {error.name}, which is not installed here",

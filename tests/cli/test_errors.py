@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from support.bundles import make_bundle, make_key
+
+from packager.errors import HostError
 
 from .conftest import Host, Sender, snapshot
 
@@ -103,3 +107,18 @@ def test_uninstall_without_anybody_to_ask_does_what_it_was_told(installed: Host)
     assert installed.airpack("uninstall", "demo").code == 0
     assert installed.airpack("list", "--json").document == []
     assert installed.airpack("gc", "--json").document["freed"] > 1_000_000
+
+
+TOO_LARGE = """
+import packager.cli.main
+packager.cli.main.airpack.invoke = lambda _context: bytearray(1 << 62)
+packager.cli.main.main()
+"""
+
+
+def test_a_host_without_memory_is_told_so() -> None:
+    words = [sys.executable, "-c", TOO_LARGE, "list", "--json"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == HostError.exit_code
+    assert done.stderr.startswith("error: this host gives no more memory\ntry: ")
+    assert json.loads(done.stdout)["exit_code"] == HostError.exit_code

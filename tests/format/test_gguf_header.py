@@ -149,7 +149,7 @@ def test_values_are_read_as_what_they_are_and_lists_not_asked_for_are_not_kept()
     }  # fmt: skip
 
 
-def test_83_the_least_shape_and_alignment_are_taken() -> None:
+def test_the_least_shape_and_alignment_are_taken() -> None:
     one = pair("general.alignment", U32, struct.pack("<I", 1))
     head = b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + one + tensor("a", (1, 1, 1, 1), 0, 0)
     assert parse(head + bytes(4)).tensors[0].offset == len(head)
