@@ -85,7 +85,7 @@ def run(
 @variant_option
 @click.pass_obj
 def serve(screen: Screen, name: str, host: str, port: int, variant: str | None) -> None:
-    """Answer OpenAI-style HTTP requests for NAME until Ctrl-C or SIGTERM.
+    """Answer OpenAI-style HTTP requests for NAME until Ctrl-C, SIGTERM or a hangup.
 
     The model itself runs with no network in reach: what listens is airpack, and only the routes
     of OpenAI's API are there.

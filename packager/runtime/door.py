@@ -37,6 +37,13 @@ _HEAD_SECONDS = 30.0
 _BREATH_SECONDS = 0.2
 _MAX_CLIENTS = 200  # at once; each takes two of the 1024 files that a process may have open
 _BLOCK_SIZE = 1 << 16
+# Who is gone without a word, as by a cable that was pulled, is let go after two minutes: tcp(7).
+_NOTICE_THE_GONE = {
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE): 1,
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE): 60,
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL): 15,
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT): 4,
+}
 _END_OF_HEAD = b"\r\n\r\n"
 _REQUEST_LINE = re.compile(rb"([A-Z]{1,16}) (/[!-~]*) HTTP/1\.[01]")
 # As all servers read a line: what they could read differently is refused.
@@ -115,7 +122,8 @@ def judge_head(head: bytes) -> bytes | tuple[int, str]:
 def _attend(client: socket.socket, engine: Path) -> None:
     """Bring one request to the engine and its answer back; nothing a client does is an error."""
     with client, suppress(OSError):
-        client.settimeout(_HEAD_SECONDS)
+        for option, value in _NOTICE_THE_GONE.items():
+            client.setsockopt(*option, value)
         head, behind = _read_head(client)
         client.settimeout(None)
         judged = judge_head(head) if head else (400, "a request without an end")
@@ -142,11 +150,16 @@ def _attend(client: socket.socket, engine: Path) -> None:
 def _read_head(client: socket.socket) -> tuple[bytes, bytes]:
     """The head of a request and what came with it of its body; no head if it does not end."""
     data = b""
+    deadline = time.monotonic() + _HEAD_SECONDS  # of all of it, however it dribbles in
     while _END_OF_HEAD not in data:
-        block = client.recv(_BLOCK_SIZE)
-        data += block
-        if not block or len(data) > _MAX_HEAD_SIZE + _BLOCK_SIZE:
+        left = deadline - time.monotonic()
+        if left <= 0 or len(data) > _MAX_HEAD_SIZE:
             return b"", b""
+        client.settimeout(left)
+        block = client.recv(_BLOCK_SIZE)
+        if not block:
+            return b"", b""
+        data += block
     head, end, behind = data.partition(_END_OF_HEAD)
     return head + end, behind
 

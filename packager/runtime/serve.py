@@ -27,7 +27,7 @@ _ASK = (
     "print(u.build_opener(u.ProxyHandler({})).open(ask).read().decode())"
 )
 _LONGEST_PLACE = 80  # bytes; unix(7) has 108 for the whole path of a socket
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Service:
@@ -75,7 +75,7 @@ class Service:
         return "/v1/completions", {"prompt": "Hello", "max_tokens": 32}
 
     def wait(self, died: Callable[[EngineError], None]) -> None:
-        """Serve until SIGINT or SIGTERM ends the block that :func:`serve` opened.
+        """Serve until a signal ends the block that :func:`serve` opened.
 
         A request may be more than the engine survives, as a grammar nested too deeply is for
         llama.cpp. Then ``died`` is told, and another engine takes its place. Raises
@@ -104,11 +104,13 @@ def serve(
 ) -> Iterator[Service]:
     """Serve ``model`` as ``name`` on ``host`` and ``port`` (0: any free one); ready when entered.
 
-    SIGINT and SIGTERM leave the block, without an error; so enter it in the main thread.
+    SIGINT, SIGTERM and SIGHUP, unless ``nohup`` is in force, leave the block without an error, and
+    before it is entered are a ``KeyboardInterrupt``; so enter it in the main thread.
     ``context`` and ``adapter`` are as :class:`EngineOptions` has them. Raises ``HostError`` if
     the address cannot be used, ``EngineError``, and what opening an :class:`Engine` raises.
     """
     with (
+        _stopping_on_signals(),
         closing(Door(host, port, hint="airpack serve NAME --port ANOTHER")) as door,
         _socket_place() as place,
     ):
@@ -121,11 +123,8 @@ def serve(
             adapter=adapter,
             libraries=libraries,
         )
-        with (
-            suppress(_StopRequested),
-            closing(Service(model, options, door)) as service,
-            _stopping_on_signals(),
-        ):
+        service = Service(model, options, door)
+        with suppress(_StopRequested), closing(service):
             yield service
 
 
@@ -141,7 +140,7 @@ def _socket_place() -> Iterator[Path]:
         yield Path(directory.name) / "engine.sock"
 
 
-class _StopRequested(BaseException):
+class _StopRequested(KeyboardInterrupt):
     """A signal asked to stop. Not an ``Exception``: nothing on the way may take it for one."""
 
 
@@ -150,7 +149,9 @@ def _stopping_on_signals() -> Iterator[None]:
     def stop(_number: int, _frame: FrameType | None) -> None:
         raise _StopRequested
 
-    before = [(number, signal.signal(number, stop)) for number in _STOP_SIGNALS]
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN  # as nohup(1) has it
+    heeded = [n for n in _STOP_SIGNALS if n != signal.SIGHUP or not ignored]
+    before = [(number, signal.signal(number, stop)) for number in heeded]
     try:
         yield
     finally:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import shlex
 import signal
 import socket
@@ -17,6 +18,7 @@ import pytest
 from support.sandbox import no_network
 
 from packager.errors import HostError
+from packager.runtime import door
 from packager.runtime.serve import SLOTS, serve
 
 SERVE = """
@@ -154,25 +156,55 @@ def test_the_address_is_free_again_afterwards(random_model: Path) -> None:
         assert again.url.endswith(f":{port}")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_the_service_cleanly(random_model: Path, number: int) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_stops_the_service_cleanly(
+    random_model: Path, tmp_path: Path, number: int
+) -> None:
     command = [sys.executable, "-c", SERVE, str(random_model)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
         url = process.stdout.readline().strip()
         assert ask(url, "/health")[0] == 200
         process.send_signal(number)
         assert process.communicate(timeout=20)[0] == "stopped\n"
     assert process.returncode == 0
+    assert list(tmp_path.iterdir()) == []
     with pytest.raises(ConnectionRefusedError):
         ask(url, "/health")
+
+
+def test_a_signal_while_it_loads_leaves_nothing(random_model: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SERVE, str(random_model)]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        while not any(tmp_path.iterdir()):
+            time.sleep(0.01)
+        process.terminate()
+        assert process.communicate(timeout=20)[1].endswith("_StopRequested\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_under_nohup_it_outlives_the_terminal(random_model: Path) -> None:
+    with serving(random_model, "nohup") as (url, _, hang_up):
+        hang_up(signal.SIGHUP)
+        assert ask(url, "/health")[0] == 200
+
+
+def test_a_request_that_dribbles_in_is_let_go(
+    random_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door, "_HEAD_SECONDS", 0.5)
+    gone = pytest.raises((BrokenPipeError, ConnectionResetError))
+    with serve(random_model, port=0) as service, connected(service.url) as client, gone:
+        dribble(client)
 
 
 def test_an_engine_that_a_request_kills_is_replaced(random_model: Path) -> None:
     """By a grammar nested so deeply that llama.cpp's parser runs out of stack."""
     depth = 200_000
     grammar = f'root ::= {"(" * depth}"a"{")" * depth}'
-    with serving(random_model) as (url, said):
+    with serving(random_model) as (url, said, _):
         with pytest.raises(http.client.RemoteDisconnected):
             ask(url, "/v1/completions", {"prompt": "the", "max_tokens": 1, "grammar": grammar})
         assert "stopped by signal 11" in said()
@@ -229,6 +261,13 @@ def begin(url: str, body: object) -> socket.socket:
     return client
 
 
+def dribble(client: socket.socket) -> None:
+    """Send a byte of a request now and then, for longer than anybody should have to wait."""
+    for _ in range(400):
+        client.sendall(b"G")
+        time.sleep(0.05)
+
+
 def is_soon_there(url: str) -> bool:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
@@ -239,12 +278,14 @@ def is_soon_there(url: str) -> bool:
 
 
 @contextmanager
-def serving(model: Path) -> Iterator[tuple[str, Callable[[], str]]]:
-    """A service in a process of its own: its URL, and the next line that it says."""
-    command = [sys.executable, "-c", SERVE, str(model)]
+def serving(
+    model: Path, *before: str
+) -> Iterator[tuple[str, Callable[[], str], Callable[[int], None]]]:
+    """A service in a process of its own: its URL, the next line that it says, how to signal it."""
+    command = [*before, sys.executable, "-c", SERVE, str(model)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            yield process.stdout.readline().strip(), process.stdout.readline
+            yield process.stdout.readline().strip(), process.stdout.readline, process.send_signal
         finally:
             process.terminate()
