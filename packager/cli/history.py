@@ -60,7 +60,7 @@ def _append(file: Path, question: str) -> None:
     if len(line) > _MAX_QUESTION:
         return
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     descriptor = os.open(file, flags, 0o600)
     try:
         os.write(descriptor, line)  # at once, so that two conversations may share the file
