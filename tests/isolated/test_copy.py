@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from support.bundles import CHUNK_SIZE, flip_bit, make_bundle
+from support.disks import read_only
 from support.hosts import Host, child_env, in_small_disk, strace
 from support.tiny_source import weights
 from support.watching import WatchedTask, Watching
@@ -330,11 +331,8 @@ def test_99_a_disk_that_fills_up_meanwhile_is_named_and_the_next_copy_goes_on(
 
 
 def test_101_a_read_only_medium_is_refused_before_anything(bundle: Path, stick: Path) -> None:
-    script = (
-        'mount -t tmpfs -o remount,ro tmpfs "$PLACE" && '
-        f'{sys.executable} -c \'{COPY_ONCE}\' "{bundle}" "$PLACE"; ls -A "$PLACE"'
-    )
-    done = in_small_disk(stick, "16m", script)
+    words = (sys.executable, "-c", COPY_ONCE, bundle, stick)
+    done = in_small_disk(stick, "16m", read_only(*words) + '; ls -A "$PLACE"')
     assert done.stderr == f"HostError: {stick}: is read-only\n"
     assert done.stdout == ""
 

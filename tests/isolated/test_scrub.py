@@ -79,6 +79,7 @@ def test_53_a_flipped_bit_is_named_in_every_generation_that_has_the_file(
 
 
 def test_a_file_that_is_shorter_or_gone_is_named(installed: Host) -> None:
+    weights_of(installed, 1).chmod(0o644)
     os.truncate(weights_of(installed, 1), 1000)
     (weights_of(installed, 1).with_name("more.safetensors")).unlink()
 

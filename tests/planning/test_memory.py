@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from packager.format.memory import MemoryNeed
 from packager.planning.memory import memory_need
 from packager.progress import Silent
 from packager.quantize.pipeline import quantize
+from packager.runtime.environment import worker_environment
 
 PROBE = Path(__file__).parents[1] / "support" / "memory_probe.py"
 MIB = 1 << 20
@@ -36,6 +38,7 @@ def test_it_is_what_the_engine_takes(family: str, tmp_path: Path) -> None:
 
     done = subprocess.run(
         [sys.executable, str(PROBE), str(model), str(need.context)],
+        env=worker_environment(os.environ, prefix=Path(sys.prefix), libraries=None),
         capture_output=True,
         check=True,
         timeout=60,

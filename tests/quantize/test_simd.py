@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,8 @@ def kernels(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     vectors = next(vectors for vectors in VECTORS if vectors.name == request.param)
     if len(vectors.flags) > len(find_vectors().flags):
         pytest.skip(f"this CPU has no {vectors.name}")
+    if not shutil.which("cc"):
+        pytest.skip("no C compiler, and so ggml's own kernels")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRPACK_CACHE", str(tmp_path_factory.mktemp("cache")))
         library = load_kernels().library

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,7 +179,10 @@ def flip_bit(path: Path, position: int) -> None:
     """Change one bit of the file ``path``, at byte ``position`` (negative: from its end)."""
     data = bytearray(path.read_bytes())
     data[position] ^= 1
+    mode = path.stat().st_mode
+    path.chmod(mode | stat.S_IWUSR)  # a disk that loses bits asks for no leave
     path.write_bytes(data)
+    path.chmod(mode)
 
 
 def _original(

@@ -9,7 +9,8 @@ _CALLED_FAT = """\
 sed "\\| $PLACE |s| - tmpfs | - vfat |" /proc/self/mountinfo > "$PLACE.mounts" &&
 mount --bind "$PLACE.mounts" /proc/$$/mountinfo && exec "$@"
 """
-_READ_ONLY = 'mount -o remount,ro "$PLACE" && exec "$@"'
+# With the kind and the source said, mount(8) repeats no option that a namespace does not know.
+_READ_ONLY = 'mount -t tmpfs -o remount,ro tmpfs "$PLACE" && exec "$@"'
 
 
 def on_fat(*words: object) -> str:
