@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from packager.connected.libgomp import LIBGOMP_NAME, extract_libgomp
-from packager.connected.provisions import libgomp_wheel
+from packager.connected.provisions.carried import libgomp_wheel
+from packager.connected.provisions.libgomp import LIBGOMP_NAME, extract_libgomp
 from packager.format.recipe import DEFAULT_TARGETS
 from packager.progress import Silent
 

@@ -26,8 +26,8 @@ from packager.connected.expected import (
     models_at_hand,
     sources_at_hand,
 )
-from packager.connected.footprint import Footprint, check_place, footprint_of
 from packager.connected.lock import lock_path, lock_recipe, read_lock, read_recipe
+from packager.connected.packing.footprint import Footprint, check_place, footprint_of
 from packager.errors import UsageError
 from packager.format.bundle import INDEX_NAME, MAX_INDEX_SIZE, parse_bundle
 from packager.format.inventory import Inventory

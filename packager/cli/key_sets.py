@@ -18,7 +18,7 @@ from packager.cli.passphrases import passphrase_option, unlock
 from packager.cli.screen import Screen
 from packager.cli.text import table
 from packager.cli.trust_sets import set_document
-from packager.connected.key_sets import (
+from packager.connected.signing.key_sets import (
     Changes,
     import_key_set_signature,
     next_key_set,

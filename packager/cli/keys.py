@@ -11,8 +11,8 @@ from packager.cli.hosts import directory_argument, file_argument
 from packager.cli.key_sets import key_set
 from packager.cli.passphrases import passphrase_option, unlock
 from packager.cli.screen import Screen
-from packager.connected.keys import generate_key, public_path_of, read_passphrase
-from packager.connected.sign import import_signature, sign_bundle
+from packager.connected.signing.keys import generate_key, public_path_of, read_passphrase
+from packager.connected.signing.sign import import_signature, sign_bundle
 from packager.errors import UsageError
 from packager.store.atomic import read_capped
 from packager.trust.keys import ALGORITHMS, MAX_KEY_FILE_SIZE, P256, PublicKey, parse_public_key

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from packager.cli.screen import Screen
-from packager.connected.keys import SigningKey, is_encrypted, open_key, read_passphrase
+from packager.connected.signing.keys import SigningKey, is_encrypted, open_key, read_passphrase
 from packager.errors import UsageError
 
 

@@ -21,7 +21,7 @@ from packager.cli.hosts import (
 )
 from packager.cli.media import check_beside
 from packager.cli.screen import Screen
-from packager.connected.footprint import footprint_of
+from packager.connected.packing.footprint import footprint_of
 from packager.errors import AirpackError, DigestMismatchError, UsageError
 from packager.evidence.markup import GENERATOR
 from packager.evidence.report import (

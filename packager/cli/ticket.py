@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from packager.cli.passphrases import unlock
 from packager.cli.screen import Screen
 from packager.cli.text import counted
-from packager.connected.ticket import build_patch
+from packager.connected.packing.ticket import build_patch
 from packager.errors import UsageError
 from packager.format.ticket import MAX_TICKET_SIZE, Ticket, parse_ticket
 from packager.store.atomic import read_capped

@@ -18,32 +18,32 @@ from datetime import datetime
 from pathlib import Path
 
 from packager import __version__
-from packager.connected.adapter_sources import fetch_adapters
 from packager.connected.cache import Cache
-from packager.connected.compressed_schemes import check_compressed_variants
-from packager.connected.delta import Delta, SetupDelta, leave_out, leave_out_setup
-from packager.connected.documents import README_NAME, SETUP_NAME, readme_text
+from packager.connected.evidence.licence import check_accepted
 from packager.connected.expected import LARGEST_WEIGHT, expect, expected_footprint
-from packager.connected.footprint import Footprint, check_place, check_room
-from packager.connected.gguf_types import check_gguf_variants
-from packager.connected.keys import SigningKey
-from packager.connected.layout import Member, PayloadPlan, plan_payload
-from packager.connected.licence import check_accepted
-from packager.connected.local import read_text
-from packager.connected.model_signing import model_signature_sizes
-from packager.connected.pack import write_payload
-from packager.connected.parity import write_parity
-from packager.connected.provenance import envelope_sizes
-from packager.connected.provisions import check_targets, provide
-from packager.connected.remote_code import fetch_as_it_is, fetch_stripped
-from packager.connected.secrets import Secrets, check_documents, check_members
-from packager.connected.sign import sign_bundle
-from packager.connected.source_signature import check_source_signature
-from packager.connected.spares import write_spares
+from packager.connected.inside.remote_code import fetch_as_it_is, fetch_stripped
+from packager.connected.inside.secrets import Secrets, check_documents, check_members
+from packager.connected.packing.delta import Delta, SetupDelta, leave_out, leave_out_setup
+from packager.connected.packing.footprint import Footprint, check_place, check_room
+from packager.connected.packing.layout import Member, PayloadPlan, plan_payload
+from packager.connected.packing.pack import write_payload
+from packager.connected.packing.parity import write_parity
+from packager.connected.packing.spares import write_spares
+from packager.connected.packing.unfinished import going_on
+from packager.connected.provisions.carried import check_targets, provide
+from packager.connected.provisions.documents import README_NAME, SETUP_NAME, readme_text
+from packager.connected.provisions.wheels import engine_title
+from packager.connected.signing.keys import SigningKey
+from packager.connected.signing.model_signing import model_signature_sizes
+from packager.connected.signing.provenance import envelope_sizes
+from packager.connected.signing.sign import sign_bundle
+from packager.connected.source.adapters import fetch_adapters
+from packager.connected.source.local import read_text
+from packager.connected.source.signature import check_source_signature
 from packager.connected.statements import STATEMENTS, gather, setup_parts, statements
-from packager.connected.unfinished import going_on
-from packager.connected.variants import MadeVariant, make_variants
-from packager.connected.wheels import engine_title
+from packager.connected.variants.gguf_types import check_gguf_variants
+from packager.connected.variants.making import MadeVariant, make_variants
+from packager.connected.variants.schemes import check_compressed_variants
 from packager.connected.workshop import Workshop
 from packager.errors import DigestMismatchError, PolicyError, UsageError
 from packager.evidence.materials import Materials

@@ -14,18 +14,18 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
 from packager.connected.cache import Cache
-from packager.connected.compressed_schemes import scheme_of
-from packager.connected.delta import leave_out_setup
-from packager.connected.evidence import is_evidence
-from packager.connected.footprint import Footprint
-from packager.connected.gguf_types import asked_for
-from packager.connected.layout import cut_payload
-from packager.connected.local import source_path
-from packager.connected.models import Model, model_made_before
+from packager.connected.evidence.beside import is_evidence
 from packager.connected.naming import about_variant
-from packager.connected.provisions import provisions_at_hand
-from packager.connected.published_gguf import find_files, is_gguf
-from packager.connected.wheels import engine_title
+from packager.connected.packing.delta import leave_out_setup
+from packager.connected.packing.footprint import Footprint
+from packager.connected.packing.layout import cut_payload
+from packager.connected.provisions.carried import provisions_at_hand
+from packager.connected.provisions.wheels import engine_title
+from packager.connected.source.local import source_path
+from packager.connected.variants.gguf import Model, model_made_before
+from packager.connected.variants.gguf_types import asked_for
+from packager.connected.variants.published import find_files, is_gguf
+from packager.connected.variants.schemes import scheme_of
 from packager.format.digest import Digest
 from packager.format.held import SETUP_DIRECTORY, Setup
 from packager.format.inventory import Inventory

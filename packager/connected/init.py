@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from packager.connected.cache import Cache
-from packager.connected.hub import Hub
-from packager.connected.licence import stated_licence
-from packager.connected.local import list_folder
+from packager.connected.evidence.licence import stated_licence
 from packager.connected.lock import CONFIG, read_folder_files, read_small_files
-from packager.connected.published_choice import Choice, preferred, published_choices
+from packager.connected.source.hub import Hub
+from packager.connected.source.local import list_folder
+from packager.connected.variants.published_choice import Choice, preferred, published_choices
 from packager.errors import UsageError
 from packager.format.foreign_json import parse_json_object
 from packager.format.recipe import parse_recipe

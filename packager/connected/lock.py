@@ -11,22 +11,22 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from packager.connected.adapter_sources import lock_adapters, refuse_adapters
 from packager.connected.cache import Cache
-from packager.connected.compressed_schemes import check_compressed_variants
-from packager.connected.fetch import fetch_files
-from packager.connected.gguf_types import check_gguf_variants, check_texts
-from packager.connected.hub import Hub
-from packager.connected.licence import find_licence, limit_of
-from packager.connected.local import list_folder, lock_folder, lock_texts, source_path
-from packager.connected.locked_matrix import lock_matrix
-from packager.connected.published_gguf import (
+from packager.connected.evidence.licence import find_licence, limit_of
+from packager.connected.source.adapters import lock_adapters, refuse_adapters
+from packager.connected.source.fetch import fetch_files
+from packager.connected.source.hub import Hub
+from packager.connected.source.local import list_folder, lock_folder, lock_texts, source_path
+from packager.connected.source.signature import lock_folder_signature, lock_hub_signature
+from packager.connected.variants.gguf_types import check_gguf_variants, check_texts
+from packager.connected.variants.locked_matrix import lock_matrix
+from packager.connected.variants.published import (
     is_gguf,
     model_files,
     needs_weights,
     wanted_files,
 )
-from packager.connected.source_signature import lock_folder_signature, lock_hub_signature
+from packager.connected.variants.schemes import check_compressed_variants
 from packager.errors import UnsafeContentError, UsageError
 from packager.format.foreign_json import parse_json_object
 from packager.format.lock import (

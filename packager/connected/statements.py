@@ -13,15 +13,15 @@ from pathlib import Path
 
 from packaging.utils import parse_wheel_filename
 
-from packager.connected.delta import SetupDelta
-from packager.connected.documents import ENGINE_NOTICES, LIBGOMP_LICENCE
-from packager.connected.footprint import Footprint
-from packager.connected.layout import Member
-from packager.connected.libgomp import LIBGOMP_NAME
-from packager.connected.licence import licence_texts, limit_of
+from packager.connected.evidence.licence import licence_texts, limit_of
+from packager.connected.inside.templates import first_rendering
 from packager.connected.lock import CONFIG, MAX_CONFIG_SIZE
-from packager.connected.templates import first_rendering
-from packager.connected.variants import MadeVariant
+from packager.connected.packing.delta import SetupDelta
+from packager.connected.packing.footprint import Footprint
+from packager.connected.packing.layout import Member
+from packager.connected.provisions.documents import ENGINE_NOTICES, LIBGOMP_LICENCE
+from packager.connected.provisions.libgomp import LIBGOMP_NAME
+from packager.connected.variants.making import MadeVariant
 from packager.connected.workshop import Workshop
 from packager.errors import AirpackError
 from packager.evidence.materials import Making, Materials, Package, Part

@@ -13,9 +13,9 @@ from pathlib import Path
 from signed import TITLE, member, sign_volumes
 from tensors import HEAD_SIZE, tensor_head
 
-from packager.connected.layout import Cut, PayloadPlan
-from packager.connected.pack import write_payload
-from packager.connected.parity import write_parity
+from packager.connected.packing.layout import Cut, PayloadPlan
+from packager.connected.packing.pack import write_payload
+from packager.connected.packing.parity import write_parity
 from packager.format.bundle import parse_bundle
 from packager.format.tar import BLOCK_SIZE, END_SIZE, plan_tar
 from packager.format.volumes import MAX_CHUNK_SIZE, Volume, volume_name

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from signed import TITLE, member, sign_volumes
 
-from packager.connected.layout import plan_payload
-from packager.connected.pack import write_payload
-from packager.connected.parity import write_parity
+from packager.connected.packing.layout import plan_payload
+from packager.connected.packing.pack import write_payload
+from packager.connected.packing.parity import write_parity
 from packager.format.digest import Digest
 from packager.progress import Silent
 

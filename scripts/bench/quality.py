@@ -13,8 +13,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from packager.connected.calibrate import calibrate
-from packager.connected.quality import Baseline, measure_quality
+from packager.connected.variants.calibrate import calibrate
+from packager.connected.variants.quality import Baseline, measure_quality
 from packager.format.quality import MILLIONTHS, NANONATS, Quality
 from packager.progress import Silent
 from packager.quantize.imatrix import ImportanceMatrix

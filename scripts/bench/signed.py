@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from packager.connected.keys import open_key
-from packager.connected.layout import Member, PayloadPlan
-from packager.connected.sign import sign_bundle
-from packager.connected.spares import write_spares
+from packager.connected.packing.layout import Member, PayloadPlan
+from packager.connected.packing.spares import write_spares
+from packager.connected.signing.keys import open_key
+from packager.connected.signing.sign import sign_bundle
 from packager.format.bundle import INDEX_NAME, Bundle, Origin, encode_bundle
 from packager.format.digest import Digest
 from packager.format.sums import SUMS_NAME, encode_sums, spare_name

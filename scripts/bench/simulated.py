@@ -20,7 +20,7 @@ from pathlib import Path
 from signed import TITLE, member, sign_volumes
 from tensors import tensor_head
 
-from packager.connected.layout import Member, PayloadPlan, plan_payload
+from packager.connected.packing.layout import Member, PayloadPlan, plan_payload
 from packager.format.digest import Digest
 from packager.format.parity import combine, parity_matrix
 from packager.format.sizes import parse_size

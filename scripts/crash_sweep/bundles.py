@@ -9,11 +9,11 @@ from importlib.resources import files
 from pathlib import Path
 
 from packager import __version__
-from packager.connected.keys import SigningKey, generate_key, open_key
-from packager.connected.layout import Member, plan_payload
-from packager.connected.pack import write_payload
-from packager.connected.sign import sign_bundle
-from packager.connected.spares import write_spares
+from packager.connected.packing.layout import Member, plan_payload
+from packager.connected.packing.pack import write_payload
+from packager.connected.packing.spares import write_spares
+from packager.connected.signing.keys import SigningKey, generate_key, open_key
+from packager.connected.signing.sign import sign_bundle
 from packager.format.bundle import INDEX_NAME, Bundle, Origin, encode_bundle
 from packager.format.digest import Digest
 from packager.format.sums import SUMS_NAME, encode_sums

@@ -10,7 +10,7 @@ from pathlib import Path
 from bundles import NAME, Keys, make_keys, make_releases
 from commands import run, run_traced
 
-from packager.connected.keys import generate_key
+from packager.connected.signing.keys import generate_key
 from packager.store.home import Home
 from packager.trust.keys import parse_public_key
 

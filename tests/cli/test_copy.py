@@ -19,7 +19,7 @@ from support.disks import on_fat
 from support.hosts import in_small_disk
 from support.tiny_source import weights
 
-from packager.connected.layout import Member, plan_payload
+from packager.connected.packing.layout import Member, plan_payload
 from packager.format.bundle import encode_bundle, parse_bundle
 from packager.format.digest import Digest
 from packager.format.sizes import format_size

@@ -9,8 +9,8 @@ import pytest
 from support.bundles import CHUNK_SIZE, flip_bit, make_bundle, make_key
 from support.tiny_source import weights
 
-from packager.connected.keys import SigningKey
-from packager.connected.ticket import build_patch
+from packager.connected.packing.ticket import build_patch
+from packager.connected.signing.keys import SigningKey
 from packager.format.digest import Digest
 from packager.format.held import Setup, SetupFile
 from packager.format.ticket import parse_ticket

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from support.bundles import make_bundle, make_key
 
-from packager.connected.key_sets import Changes, next_key_set, sign_key_set
-from packager.connected.keys import SigningKey, open_key
+from packager.connected.signing.key_sets import Changes, next_key_set, sign_key_set
+from packager.connected.signing.keys import SigningKey, open_key
 from packager.format.keyset import KeyEntry, KeySet, SignedKeySet, encode_key_set
 from packager.store.key_sets import write_new_key_set
 from packager.trust.keys import in_groups

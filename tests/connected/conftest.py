@@ -16,7 +16,7 @@ from support.workplace import RECIPE, Workplace
 from packager.connected.build import build
 from packager.connected.cache import Cache
 from packager.connected.lock import read_recipe
-from packager.connected.provisions import Provisions, provide
+from packager.connected.provisions.carried import Provisions, provide
 from packager.progress import Silent
 
 

@@ -14,13 +14,13 @@ from support.hub_server import HubServer
 from support.watching import Watching
 from support.workplace import RECIPE
 
-from packager.connected.adapter_sources import fetch_adapters
 from packager.connected.cache import Cache
-from packager.connected.hub import Hub
 from packager.connected.lock import resolve
-from packager.connected.provisions import Provisions
-from packager.connected.retry import Patience
-from packager.connected.variants import MadeVariant, make_variants
+from packager.connected.provisions.carried import Provisions
+from packager.connected.source.adapters import fetch_adapters
+from packager.connected.source.hub import Hub
+from packager.connected.source.retry import Patience
+from packager.connected.variants.making import MadeVariant, make_variants
 from packager.connected.workshop import Workshop
 from packager.errors import (
     AirpackError,

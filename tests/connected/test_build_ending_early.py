@@ -36,7 +36,7 @@ from support.watching import Watching
 from support.workplace import Workplace
 from packager.connected.build import build
 from packager.connected.cache import Cache
-from packager.connected.keys import open_key
+from packager.connected.signing.keys import open_key
 recipe, key, cache, output = map(Path, sys.argv[1:])
 place = Workplace(recipe, open_key(key, None), Cache(cache))
 class Filling(Watching):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.tiny_source import LLAMA_CONFIG, safetensors
 
-from packager.connected.closure import check_closure
+from packager.connected.inside.closure import check_closure
 from packager.errors import AirpackError, MalformedError, NetworkUseError, UnsafeContentError
 
 SHARD, INDEX = "model-00001-of-00001.safetensors", "model.safetensors.index.json"

@@ -19,8 +19,8 @@ from support.workplace import NOW, RECIPE, Workplace
 from packager.connected.build import BuildRequest, build
 from packager.connected.cache import Cache
 from packager.connected.lock import lock_recipe, read_recipe
-from packager.connected.provisions import Provisions
-from packager.connected.variants import MadeVariant, make_variants
+from packager.connected.provisions.carried import Provisions
+from packager.connected.variants.making import MadeVariant, make_variants
 from packager.connected.workshop import Workshop
 from packager.errors import AirpackError, IntegrityError, NoSpaceError, UsageError
 from packager.format.bundle import parse_bundle
@@ -192,7 +192,7 @@ def test_a_made_shard_that_is_damaged_in_the_cache_is_made_again(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from packager.connected import compressed
+from packager.connected.variants import compressed
 sys.path.insert(0, sys.argv[4])
 from test_compressed_variants import make, workshop_of
 keep = compressed._keep

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from support.deltas import setup_of
 
-from packager.connected.delta import leave_out, leave_out_setup
-from packager.connected.layout import Member
+from packager.connected.packing.delta import leave_out, leave_out_setup
+from packager.connected.packing.layout import Member
 from packager.errors import UnsafeContentError, UsageError
 from packager.format.digest import Digest
 from packager.format.held import Setup
@@ -68,6 +68,6 @@ def test_paths_are_refused_that_only_meet_across_the_two_kinds() -> None:
 def test_too_many_files_are_refused_before_anything_is_packed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("packager.connected.delta.MAX_FILES", 1)
+    monkeypatch.setattr("packager.connected.packing.delta.MAX_FILES", 1)
     with pytest.raises(UsageError, match="2 files: a bundle holds at most 1"):
         leave_out(members(("a", b"one"), ("b", b"two")), None)

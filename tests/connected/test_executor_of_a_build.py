@@ -9,7 +9,7 @@ from support.checkpoints import files_of
 from support.workplace import Workplace
 
 from packager.connected.cache import Cache
-from packager.connected.models import Models
+from packager.connected.variants.gguf import Models
 from packager.connected.workshop import Workshop
 from packager.progress import Silent, Task
 from packager.quantize.executors.job import Job

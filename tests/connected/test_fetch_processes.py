@@ -24,7 +24,7 @@ FETCH = """
 import sys
 from pathlib import Path
 from packager.connected.cache import Cache
-from packager.connected.fetch import fetch
+from packager.connected.source.fetch import fetch
 from packager.connected.lock import read_lock
 from packager.progress import Silent
 fetch(read_lock(Path(sys.argv[1])), Cache.of_environment(), Silent())

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from support.disks import on_fat, read_only
 from support.hosts import in_small_disk
 
-from packager.connected.footprint import USABLE, Footprint, check_place, check_room
-from packager.connected.layout import cut_payload
+from packager.connected.packing.footprint import USABLE, Footprint, check_place, check_room
+from packager.connected.packing.layout import cut_payload
 from packager.errors import HostError, NoSpaceError
 from packager.format.volumes import VolumeFile
 from packager.isolated.spread import Medium, deal
@@ -26,7 +26,7 @@ SMALL = 60 << 20
 CHECK = """
 import sys
 from pathlib import Path
-from packager.connected.footprint import check_place
+from packager.connected.packing.footprint import check_place
 from packager.errors import AirpackError
 try:
     check_place(Path(sys.argv[1]), int(sys.argv[2]) or None)
@@ -157,7 +157,7 @@ def test_99_a_disk_that_is_too_small_is_refused_with_what_it_lacks(tmp_path: Pat
 ROOM = """
 import sys
 from pathlib import Path
-from packager.connected.footprint import Footprint, check_room
+from packager.connected.packing.footprint import Footprint, check_room
 from packager.errors import NoSpaceError
 try:
     check_room(Path(sys.argv[1]) / "demo-1.0.0", Footprint((3 << 20,), 0, (1,)))

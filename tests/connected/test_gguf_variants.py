@@ -14,10 +14,10 @@ from support.workplace import RECIPE, Workplace
 from packager.connected.build import build
 from packager.connected.cache import Cache
 from packager.connected.lock import lock_recipe, read_lock, read_recipe
-from packager.connected.locked_matrix import read_locked_matrix
-from packager.connected.models import gguf_key
-from packager.connected.provisions import Provisions
-from packager.connected.variants import MadeVariant, make_variants
+from packager.connected.provisions.carried import Provisions
+from packager.connected.variants.gguf import gguf_key
+from packager.connected.variants.locked_matrix import read_locked_matrix
+from packager.connected.variants.making import MadeVariant, make_variants
 from packager.connected.workshop import Workshop
 from packager.errors import (
     AirpackError,

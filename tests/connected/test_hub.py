@@ -10,8 +10,8 @@ from support.hub_server import HubServer
 from support.tiny_source import tiny_source
 from support.watching import Watching
 
-from packager.connected.hub import Hub
-from packager.connected.retry import Patience, RetryableError
+from packager.connected.source.hub import Hub
+from packager.connected.source.retry import Patience, RetryableError
 from packager.errors import AirpackError, HubError, UsageError
 from packager.format.lock import GIT_BLOB, SHA256, HubCommit
 from packager.progress import Silent

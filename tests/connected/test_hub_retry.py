@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.watching import Watching
 
-from packager.connected.retry import Patience, RetryableError, retry_after, retrying
+from packager.connected.source.retry import Patience, RetryableError, retry_after, retrying
 from packager.errors import HubError
 
 FAULT = HubError("the hub has a fault")

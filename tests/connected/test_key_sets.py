@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from support.bundles import make_key
 
-from packager.connected.key_sets import (
+from packager.connected.signing.key_sets import (
     Changes,
     import_key_set_signature,
     next_key_set,
     sign_key_set,
 )
-from packager.connected.keys import SigningKey
+from packager.connected.signing.keys import SigningKey
 from packager.errors import IntegrityError, MalformedError, TrustError, UsageError
 from packager.format.keyset import MAX_SIGNATURES, KeyEntry, KeySet, SignedKeySet
 from packager.store.key_sets import read_key_set, write_new_key_set

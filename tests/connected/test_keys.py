@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from support.hosts import in_small_disk
 
-from packager.connected import keys
-from packager.connected.keys import (
+from packager.connected.signing import keys
+from packager.connected.signing.keys import (
     MAX_PASSPHRASE_SIZE,
     generate_key,
     is_encrypted,
@@ -134,7 +134,7 @@ def test_99_full_disk_leaves_no_half_of_a_pair(tmp_path: Path) -> None:
     disk.mkdir()
     fill = f"head -c 1m /dev/zero > '{disk}/filler' 2>/dev/null"
     make = (
-        "from pathlib import Path\nfrom packager.connected.keys import generate_key\n"
+        "from pathlib import Path\nfrom packager.connected.signing.keys import generate_key\n"
         f'generate_key(Path("{disk}/k"), "p256", None)'
     )
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from packager.connected.layout import (
+from packager.connected.packing.layout import (
     LARGEST_AUTO,
     MOST_VOLUMES,
     VOLUMES_WITH_PARITY,

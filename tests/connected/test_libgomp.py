@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from packager.connected.libgomp import LIBGOMP_NAME, extract_libgomp, rename_soname
-from packager.connected.provisions import Provisions
+from packager.connected.provisions.carried import Provisions
+from packager.connected.provisions.libgomp import LIBGOMP_NAME, extract_libgomp, rename_soname
 from packager.errors import AirpackError
 
 LOAD = """

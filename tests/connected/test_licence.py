@@ -7,7 +7,7 @@ from importlib.metadata import distribution
 import pytest
 from support.watching import Watching
 
-from packager.connected.licence import find_licence, licence_of, stated_licence
+from packager.connected.evidence.licence import find_licence, licence_of, stated_licence
 from packager.errors import PolicyError
 from packager.progress import Silent
 

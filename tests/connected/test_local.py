@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from packager.connected.local import MAX_DEPTH, list_folder
+from packager.connected.source.local import MAX_DEPTH, list_folder
 from packager.errors import UnsafeContentError
 
 

@@ -11,8 +11,6 @@ from support.hub_server import HubServer
 from support.tiny_source import LLAMA_CONFIG, RECIPE, tiny_source
 
 from packager.connected.cache import Cache
-from packager.connected.hub import Hub
-from packager.connected.local import read_text
 from packager.connected.lock import (
     lock_path,
     lock_recipe,
@@ -21,7 +19,9 @@ from packager.connected.lock import (
     resolve,
     unsupported,
 )
-from packager.connected.retry import Patience
+from packager.connected.source.hub import Hub
+from packager.connected.source.local import read_text
+from packager.connected.source.retry import Patience
 from packager.errors import (
     AirpackError,
     DigestMismatchError,

@@ -12,8 +12,8 @@ from support.workplace import RECIPE
 
 from packager.connected.cache import Cache
 from packager.connected.lock import lock_recipe, read_recipe
-from packager.connected.provisions import Provisions
-from packager.connected.variants import MadeVariant, make_variants
+from packager.connected.provisions.carried import Provisions
+from packager.connected.variants.making import MadeVariant, make_variants
 from packager.connected.workshop import Workshop
 from packager.errors import PolicyError
 from packager.progress import Silent

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from support.bundles import make_bundle, make_key
 
-from packager.connected.keys import SigningKey
-from packager.connected.model_signing import model_signature_sizes
-from packager.connected.sign import sign_bundle
+from packager.connected.signing.keys import SigningKey
+from packager.connected.signing.model_signing import model_signature_sizes
+from packager.connected.signing.sign import sign_bundle
 from packager.errors import DigestMismatchError
 from packager.format.bundle import INDEX_NAME, parse_bundle
 from packager.format.digest import Digest

@@ -10,12 +10,12 @@ import gguf
 import numpy as np
 import pytest
 
-from packager.connected.calibrate import calibrate
-from packager.connected.observe.elf import find_slot
-from packager.connected.observe.logits import check_vocabulary, judge, write_logprobs
-from packager.connected.observe.observer import Observer
-from packager.connected.observe.reading import read_windows
-from packager.connected.quality import Baseline, measure_quality
+from packager.connected.variants.calibrate import calibrate
+from packager.connected.variants.observe.elf import find_slot
+from packager.connected.variants.observe.logits import check_vocabulary, judge, write_logprobs
+from packager.connected.variants.observe.observer import Observer
+from packager.connected.variants.observe.reading import read_windows
+from packager.connected.variants.quality import Baseline, measure_quality
 from packager.errors import EngineError, UsageError
 from packager.progress import Silent
 from packager.quantize.kernels import find_library

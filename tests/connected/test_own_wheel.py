@@ -17,13 +17,13 @@ from pathlib import Path
 import pytest
 
 import packager
-from packager.connected.own_wheel import build_own_wheel
+from packager.connected.provisions.own_wheel import build_own_wheel
 
 PACKAGE = Path(packager.__file__).parent
 BUILD = """
 import sys
 from pathlib import Path
-from packager.connected.own_wheel import build_own_wheel
+from packager.connected.provisions.own_wheel import build_own_wheel
 import packager
 print(packager.__file__)
 build_own_wheel(Path(sys.argv[1]))

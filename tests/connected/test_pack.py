@@ -17,9 +17,9 @@ from support.bundles import flip_bit
 from support.hosts import child_env, in_small_disk
 from support.watching import WatchedTask, Watching
 
-from packager.connected.layout import Member, plan_payload
-from packager.connected.pack import write_payload
-from packager.connected.parity import write_parity
+from packager.connected.packing.layout import Member, plan_payload
+from packager.connected.packing.pack import write_payload
+from packager.connected.packing.parity import write_parity
 from packager.errors import DigestMismatchError, HostError, IntegrityError
 from packager.format.digest import Digest
 from packager.format.volumes import MIN_CHUNK_SIZE
@@ -175,8 +175,8 @@ def test_member_that_is_gone_is_named(tmp_path: Path) -> None:
 PACK = """\
 import resource, sys
 from pathlib import Path
-from packager.connected.layout import Member, plan_payload
-from packager.connected.pack import write_payload
+from packager.connected.packing.layout import Member, plan_payload
+from packager.connected.packing.pack import write_payload
 from packager.errors import AirpackError
 from packager.progress import Silent
 from packager.store.digests import file_digest

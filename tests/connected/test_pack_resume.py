@@ -22,8 +22,8 @@ from support.watching import Watching
 from support.workplace import Workplace
 
 from packager.connected.build import BuildRequest, build
-from packager.connected.layout import Member, PayloadPlan, plan_payload
-from packager.connected.pack import PackedPayload, write_payload
+from packager.connected.packing.layout import Member, PayloadPlan, plan_payload
+from packager.connected.packing.pack import PackedPayload, write_payload
 from packager.errors import IntegrityError
 from packager.format.digest import Digest
 from packager.progress import Silent
@@ -85,8 +85,8 @@ def test_whatever_an_earlier_build_left_the_volumes_are_the_same(
 _PACK = """
 import sys
 from pathlib import Path
-from packager.connected.layout import Member, plan_payload
-from packager.connected.pack import write_payload
+from packager.connected.packing.layout import Member, plan_payload
+from packager.connected.packing.pack import write_payload
 from packager.progress import Silent
 from packager.store.digests import file_digest
 source, place = map(Path, sys.argv[1:])
@@ -174,7 +174,7 @@ import sys
 from pathlib import Path
 from packager.connected.build import build
 from packager.connected.cache import Cache
-from packager.connected.keys import open_key
+from packager.connected.signing.keys import open_key
 from packager.errors import AirpackError
 from support.watching import Watching
 from support.workplace import Workplace

@@ -14,7 +14,7 @@ from support.workplace import PYTHON, Workplace
 
 from packager.connected.cache import Cache
 from packager.connected.lock import read_recipe
-from packager.connected.provisions import (
+from packager.connected.provisions.carried import (
     Provisions,
     check_targets,
     provide,

@@ -12,12 +12,12 @@ from support.checkpoints import files_of
 from support.watching import WatchedTask, Watching
 from support.workplace import RECIPE
 
-from packager.connected.adapter_sources import fetch_adapters
 from packager.connected.cache import Cache
 from packager.connected.expected import expect
 from packager.connected.lock import lock_recipe, read_recipe
-from packager.connected.provisions import LIBGOMP_SOURCE, Provisions, libgomp_wheel
-from packager.connected.variants import make_variants
+from packager.connected.provisions.carried import LIBGOMP_SOURCE, Provisions, libgomp_wheel
+from packager.connected.source.adapters import fetch_adapters
+from packager.connected.variants.making import make_variants
 from packager.connected.workshop import Workshop
 from packager.errors import AirpackError, MalformedError, NoSpaceError, UsageError
 from packager.progress import Progress, Silent

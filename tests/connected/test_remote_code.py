@@ -14,9 +14,9 @@ from support.workplace import Workplace
 
 from packager.connected.build import BuildRequest, build
 from packager.connected.cache import Cache
+from packager.connected.inside.remote_code import Source, strip_remote_code
 from packager.connected.lock import lock_recipe, read_recipe
-from packager.connected.provisions import Provisions
-from packager.connected.remote_code import Source, strip_remote_code
+from packager.connected.provisions.carried import Provisions
 from packager.errors import UnsafeContentError
 from packager.format.bundle import INDEX_NAME, encode_bundle, parse_bundle
 from packager.format.digest import Digest

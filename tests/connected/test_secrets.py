@@ -14,10 +14,10 @@ from support.gguf_files import rewrite_gguf
 from support.workplace import Workplace
 
 from packager.connected.build import build
-from packager.connected.layout import Member
+from packager.connected.inside.secrets import Secrets, check_documents, check_members
 from packager.connected.lock import lock_recipe, read_recipe
-from packager.connected.provisions import Provisions
-from packager.connected.secrets import Secrets, check_documents, check_members
+from packager.connected.packing.layout import Member
+from packager.connected.provisions.carried import Provisions
 from packager.errors import UnsafeContentError
 from packager.format.digest import Digest
 from packager.progress import Silent

@@ -10,8 +10,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from support.bundles import make_bundle, make_key
 
-from packager.connected.keys import SigningKey
-from packager.connected.sign import import_signature, sign_bundle
+from packager.connected.signing.keys import SigningKey
+from packager.connected.signing.sign import import_signature, sign_bundle
 from packager.errors import IntegrityError, MalformedError, TrustError, UsageError
 from packager.format.sums import SUMS_NAME
 

@@ -21,7 +21,7 @@ from support.watching import Watching
 
 from packager.connected.cache import Cache
 from packager.connected.lock import resolve
-from packager.connected.source_signature import check_source_signature
+from packager.connected.source.signature import check_source_signature
 from packager.errors import AirpackError, MalformedError, TrustError, UsageError
 from packager.format.lock import Lock, encode_lock, parse_lock
 from packager.format.recipe import parse_recipe

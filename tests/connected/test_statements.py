@@ -20,7 +20,7 @@ from support.tiny_source import RECIPE, tiny_source
 from support.workplace import Workplace
 
 from packager.connected.build import build, check_request
-from packager.connected.licence import check_accepted
+from packager.connected.evidence.licence import check_accepted
 from packager.connected.lock import lock_recipe, read_lock
 from packager.errors import PolicyError, UsageError
 from packager.format.lock import Lock

@@ -11,15 +11,15 @@ from support.gguf_files import rewrite_gguf
 from support.watching import Watching
 from support.workplace import Workplace
 
-from packager.connected import templates
 from packager.connected.cache import Cache
-from packager.connected.templates import (
+from packager.connected.inside import templates
+from packager.connected.inside.templates import (
     carried_template,
     first_rendering,
     model_template,
     render,
 )
-from packager.connected.variants import make_variants
+from packager.connected.variants.making import make_variants
 from packager.connected.workshop import Workshop
 from packager.errors import UnsafeContentError
 from packager.format.digest import Digest

@@ -13,8 +13,8 @@ from support.bundles import CHUNK_SIZE, flip_bit, make_bundle, make_key
 from support.hosts import in_small_disk
 from support.watching import Watching
 
-from packager.connected.keys import SigningKey
-from packager.connected.ticket import build_patch
+from packager.connected.packing.ticket import build_patch
+from packager.connected.signing.keys import SigningKey
 from packager.errors import (
     AirpackError,
     DigestMismatchError,

@@ -13,7 +13,7 @@ import pytest
 from support.hosts import child_env, strace
 from support.watching import Watching
 
-from packager.connected.unfinished import going_on
+from packager.connected.packing.unfinished import going_on
 from packager.errors import HostError, IntegrityError, NoSpaceError, UsageError
 from packager.progress import Silent
 
@@ -102,10 +102,10 @@ def test_where_nothing_was_written_nothing_stays(tmp_path: Path) -> None:
 _MAKE = """
 import sys
 from pathlib import Path
-from packager.connected.layout import Member, plan_payload
-from packager.connected.pack import write_payload
-from packager.connected.parity import write_parity
-from packager.connected.unfinished import going_on
+from packager.connected.packing.layout import Member, plan_payload
+from packager.connected.packing.pack import write_payload
+from packager.connected.packing.parity import write_parity
+from packager.connected.packing.unfinished import going_on
 from packager.progress import Silent
 from packager.store.atomic import write_file
 from packager.store.digests import file_digest

@@ -15,9 +15,9 @@ import pytest
 from support.watching import Watching
 from support.workplace import PLATFORM, PYTHON
 
-from packager.connected.pip_download import Question, download, platform_tags
-from packager.connected.provisions import Provisions
-from packager.connected.wheels import (
+from packager.connected.provisions.carried import Provisions
+from packager.connected.provisions.pip_download import Question, download, platform_tags
+from packager.connected.provisions.wheels import (
     Wheel,
     collect_wheels,
     requirement_name,
@@ -251,7 +251,7 @@ def test_109_no_pip_is_said_so(tmp_path: Path) -> None:
     script = (
         "import sys; sys.modules['pip'] = None\n"
         "from pathlib import Path\n"
-        "from packager.connected.pip_download import Question, download\n"
+        "from packager.connected.provisions.pip_download import Question, download\n"
         "from packager.format.target import Target\n"
         "from packager.progress import Silent\n"
         "question = Question(Target('linux_x86_64', ('3.11',), '2.28'), '3.11', ('x',))\n"

@@ -8,7 +8,7 @@ import pytest
 from support.bundles import EngineVariant, make_bundle, make_key
 from support.hosts import Host, make_host
 
-from packager.connected.keys import SigningKey
+from packager.connected.signing.keys import SigningKey
 from packager.format.golden import Golden
 
 

@@ -11,8 +11,8 @@ from support.bundles import EngineVariant, make_bundle, resign
 from support.checkpoints import files_of
 from support.hosts import Host
 
-from packager.connected.keys import SigningKey
-from packager.connected.spares import write_spares
+from packager.connected.packing.spares import write_spares
+from packager.connected.signing.keys import SigningKey
 from packager.errors import MalformedError, MissingVolumeError, SmokeTestError
 from packager.format import canonical
 from packager.format.bundle import INDEX_NAME, MAX_INDEX_SIZE

@@ -14,7 +14,7 @@ from support.hosts import NOW, Host
 from support.tiny_source import weights
 from support.watching import Watching
 
-from packager.connected.keys import SigningKey
+from packager.connected.signing.keys import SigningKey
 from packager.errors import HostError
 from packager.isolated.chunks import read_chunks, volume_places
 from packager.isolated.media import open_media

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.bundles import make_bundle, make_key
 from support.hosts import Host, make_host
 
-from packager.connected.keys import SigningKey
+from packager.connected.signing.keys import SigningKey
 from packager.errors import AirpackError, PolicyError, TrustError
 from packager.isolated.install import install
 from packager.isolated.lifecycle import uninstall

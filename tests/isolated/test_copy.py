@@ -19,7 +19,7 @@ from support.hosts import Host, child_env, in_small_disk, strace
 from support.tiny_source import weights
 from support.watching import WatchedTask, Watching
 
-from packager.connected.keys import SigningKey
+from packager.connected.signing.keys import SigningKey
 from packager.errors import HostError, IntegrityError, MissingVolumeError, UsageError
 from packager.isolated.copy import copy_share
 from packager.isolated.source import open_source

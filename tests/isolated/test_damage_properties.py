@@ -24,8 +24,8 @@ from support.mishaps import Trip, trips
 from support.oracle import INDEX, SUMS, Build, Judgement, Medium, Named
 
 from packager.cli.main import airpack
-from packager.connected.keys import SigningKey
-from packager.connected.ticket import build_patch
+from packager.connected.packing.ticket import build_patch
+from packager.connected.signing.keys import SigningKey
 from packager.errors import (
     AirpackError,
     IntegrityError,

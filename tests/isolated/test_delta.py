@@ -11,7 +11,7 @@ from support.hosts import NOW, Host
 from support.tiny_source import weights
 from support.watching import Watching
 
-from packager.connected.keys import SigningKey
+from packager.connected.signing.keys import SigningKey
 from packager.errors import IntegrityError, MissingVolumeError, SmokeTestError
 from packager.format.digest import Digest
 from packager.format.inventory import Inventory, encode_inventory, parse_inventory

@@ -9,7 +9,7 @@ import pytest
 from support.bundles import make_bundle, resign
 from support.hosts import Host
 
-from packager.connected.keys import SigningKey
+from packager.connected.signing.keys import SigningKey
 from packager.errors import DigestMismatchError
 from packager.format import canonical
 from packager.format.digest import Digest

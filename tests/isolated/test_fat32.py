@@ -15,8 +15,8 @@ from support.fat32 import Stick, make_stick
 from support.hosts import Host
 from support.tiny_source import weights
 
-from packager.connected.keys import SigningKey
-from packager.connected.layout import Member, plan_payload
+from packager.connected.packing.layout import Member, plan_payload
+from packager.connected.signing.keys import SigningKey
 from packager.errors import UnsafeContentError, UsageError
 from packager.format.digest import Digest
 from packager.format.sums import encode_sums

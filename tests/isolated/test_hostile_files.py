@@ -15,7 +15,7 @@ from support.gguf_files import rewrite_gguf
 from support.hosts import Host
 from support.tiny_source import weights
 
-from packager.connected.keys import SigningKey
+from packager.connected.signing.keys import SigningKey
 from packager.errors import AirpackError
 from packager.quantize.gguf_writer import text
 

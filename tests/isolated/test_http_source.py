@@ -11,7 +11,7 @@ from support.file_server import FileServer, serving
 from support.hosts import NOW, Host
 from support.tiny_source import weights as as_weights
 
-from packager.connected.keys import SigningKey
+from packager.connected.signing.keys import SigningKey
 from packager.errors import (
     AirpackError,
     HostError,

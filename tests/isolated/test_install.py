@@ -14,7 +14,7 @@ from support.hosts import Host
 from support.tiny_source import weights
 from support.watching import Watching
 
-from packager.connected.keys import SigningKey
+from packager.connected.signing.keys import SigningKey
 from packager.errors import AirpackError, HostError, UsageError
 from packager.format.receipt import RECEIPT_NAME, parse_receipt
 from packager.isolated.lifecycle import find_variant

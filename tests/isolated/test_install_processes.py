@@ -13,7 +13,7 @@ from support.bundles import CHUNK_SIZE, DEFAULT_FILES, make_bundle
 from support.hosts import Host, child_env, in_small_disk, install_command, run_install, strace
 from support.tiny_source import weights
 
-from packager.connected.keys import SigningKey
+from packager.connected.signing.keys import SigningKey
 from packager.isolated.trust_store import read_sequences
 from packager.store.blobs import collect_garbage
 

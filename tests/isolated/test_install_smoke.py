@@ -11,7 +11,7 @@ from support.bundles import EngineVariant, make_bundle
 from support.hosts import Host
 from support.watching import Watching
 
-from packager.connected.keys import SigningKey
+from packager.connected.signing.keys import SigningKey
 from packager.errors import IntegrityError, SmokeTestError, UsageError
 from packager.format.gguf_header import parse_header
 from packager.isolated.lifecycle import find_variant, smoke

@@ -8,7 +8,7 @@ from support.bundles import make_bundle
 from support.hosts import NOW, Host
 from support.tiny_source import weights
 
-from packager.connected.keys import SigningKey
+from packager.connected.signing.keys import SigningKey
 from packager.errors import AirpackError, UsageError
 from packager.isolated.lifecycle import free_space, roll_back, smoke, uninstall
 from packager.isolated.trust_store import read_sequences

@@ -9,7 +9,7 @@ import pytest
 from support.bundles import flip_bit, make_bundle, make_key
 from support.hosts import Host
 
-from packager.connected.keys import SigningKey
+from packager.connected.signing.keys import SigningKey
 from packager.errors import IntegrityError, MissingVolumeError, TrustError, UsageError
 from packager.format.bundle import INDEX_NAME
 from packager.format.sums import MAX_SUMS_SIZE, SUMS_NAME

@@ -15,8 +15,8 @@ from support.model_signing_package import accepts, sign_folder
 from support.tiny_source import weights
 from support.watching import Watching
 
-from packager.connected.keys import SigningKey
-from packager.connected.sign import sign_bundle
+from packager.connected.signing.keys import SigningKey
+from packager.connected.signing.sign import sign_bundle
 from packager.errors import IntegrityError
 from packager.format.model_signature import MAX_MODEL_SIGNATURE_SIZE, parse_model_signature
 from packager.isolated.copy import copy_share

@@ -11,7 +11,7 @@ import pytest
 from support.bundles import keyring_of, make_bundle, make_key
 from support.hosts import NOW, Host
 
-from packager.connected.keys import SigningKey
+from packager.connected.signing.keys import SigningKey
 from packager.errors import HostError, TrustError
 from packager.isolated.install import install
 from packager.isolated.media import open_media

@@ -13,8 +13,8 @@ from support.hosts import Host
 from support.tickets import airpack, bundle_without_parity, contents, made_patch, mend
 from support.tiny_source import weights
 
-from packager.connected.keys import SigningKey
-from packager.connected.sign import sign_bundle
+from packager.connected.signing.keys import SigningKey
+from packager.connected.signing.sign import sign_bundle
 from packager.errors import (
     DigestMismatchError,
     IntegrityError,

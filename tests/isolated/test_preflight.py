@@ -11,7 +11,7 @@ from support.bundles import EngineVariant, make_bundle
 from support.hosts import Host
 from support.tiny_source import weights
 
-from packager.connected.keys import SigningKey
+from packager.connected.signing.keys import SigningKey
 from packager.errors import TargetMismatchError
 from packager.format.bundle import INDEX_NAME, Bundle, parse_bundle
 from packager.format.memory import MemoryNeed

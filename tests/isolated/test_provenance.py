@@ -12,8 +12,8 @@ from support.hosts import NOW, Host, make_host
 from support.tiny_source import weights
 
 from packager.cli.findings import fault_lines, verify_document, verify_text
-from packager.connected.keys import SigningKey
-from packager.connected.sign import sign_bundle
+from packager.connected.signing.keys import SigningKey
+from packager.connected.signing.sign import sign_bundle
 from packager.errors import DigestMismatchError
 from packager.format.envelope import MAX_ENVELOPE_SIZE
 from packager.isolated.copy import copy_share

@@ -10,7 +10,7 @@ import pytest
 from support.bundles import flip_bit, make_bundle
 from support.hosts import NOW, Host
 
-from packager.connected.keys import SigningKey, generate_key
+from packager.connected.signing.keys import SigningKey, generate_key
 from packager.errors import HostError, IntegrityError, TrustError
 from packager.format.digest import Digest
 from packager.format.receipt import RECEIPT_NAME, RECEIPT_SIGNATURE_NAME

@@ -13,7 +13,7 @@ from support.bundles import CHUNK_SIZE, flip_bit, make_bundle
 from support.hosts import Host
 from support.tiny_source import weights
 
-from packager.connected.keys import SigningKey
+from packager.connected.signing.keys import SigningKey
 from packager.errors import (
     HostError,
     IntegrityError,

@@ -15,8 +15,8 @@ from support.hosts import Host, make_host
 from support.tickets import contents
 from support.tiny_source import weights
 
-from packager.connected.keys import SigningKey
-from packager.connected.sign import sign_bundle
+from packager.connected.signing.keys import SigningKey
+from packager.connected.signing.sign import sign_bundle
 from packager.errors import HostError, IntegrityError, MissingVolumeError, TrustError
 from packager.format.bundle import INDEX_NAME
 from packager.format.sums import SUMS_NAME, signature_name, spare_name

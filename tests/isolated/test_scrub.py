@@ -12,7 +12,7 @@ from support.bundles import flip_bit, make_bundle
 from support.hosts import NOW, Host
 from support.tiny_source import weights
 
-from packager.connected.keys import SigningKey
+from packager.connected.signing.keys import SigningKey
 from packager.errors import HostError, IntegrityError, UsageError
 from packager.isolated.media import open_media
 from packager.isolated.scrub import Scrubbed, Source

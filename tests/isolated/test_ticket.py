@@ -14,7 +14,7 @@ from support.hosts import Host
 from support.tickets import asked, contents, made_patch, mend
 from support.tiny_source import weights
 
-from packager.connected.keys import SigningKey
+from packager.connected.signing.keys import SigningKey
 from packager.errors import IntegrityError, MissingVolumeError
 from packager.format.digest import Digest
 

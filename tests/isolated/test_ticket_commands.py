@@ -10,8 +10,8 @@ from support.bundles import flip_bit, make_key
 from support.hosts import Host
 from support.tickets import airpack, bundle_without_parity
 
-from packager.connected.keys import SigningKey
-from packager.connected.sign import sign_bundle
+from packager.connected.signing.keys import SigningKey
+from packager.connected.signing.sign import sign_bundle
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from support.bundles import CHUNK_SIZE, flip_bit, keyring_of, make_bundle, make_
 from support.hosts import Host, make_host
 from support.tiny_source import weights
 
-from packager.connected.keys import SigningKey
+from packager.connected.signing.keys import SigningKey
 from packager.errors import AirpackError
 from packager.isolated.verify import Damage, Verification
 from packager.store.home import Home

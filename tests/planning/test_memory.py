@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.checkpoints import REFERENCES, files_of
 
-from packager.connected.memory import memory_of
+from packager.connected.variants.memory import memory_of
 from packager.errors import MalformedError
 from packager.format.fields import Fields
 from packager.format.gguf_header import GgufHeader

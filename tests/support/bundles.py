@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from packager import __version__
-from packager.connected.keys import SigningKey, generate_key, open_key
-from packager.connected.layout import Member, plan_payload
-from packager.connected.pack import write_payload
-from packager.connected.parity import write_parity
-from packager.connected.sign import sign_bundle
-from packager.connected.spares import write_spares
+from packager.connected.packing.layout import Member, plan_payload
+from packager.connected.packing.pack import write_payload
+from packager.connected.packing.parity import write_parity
+from packager.connected.packing.spares import write_spares
+from packager.connected.signing.keys import SigningKey, generate_key, open_key
+from packager.connected.signing.sign import sign_bundle
 from packager.format.adapter import AdapterBase
 from packager.format.bundle import INDEX_NAME, Bundle, Origin, encode_bundle
 from packager.format.digest import Digest

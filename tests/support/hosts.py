@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from packager.connected.keys import SigningKey
+from packager.connected.signing.keys import SigningKey
 from packager.isolated.install import install
 from packager.isolated.media import Media, open_media
 from packager.isolated.request import Installation, InstallRequest

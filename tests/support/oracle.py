@@ -243,11 +243,20 @@ class Judgement:
 
     @cached_property
     def strangers(self) -> frozenset[tuple[int, str]]:
-        """What nobody made."""
+        """What nobody made, and what under a signature's name can be none, of no known signer."""
         return frozenset(
             (number, name)
             for number, medium in enumerate(self.media)
-            for name in medium.keys() - self.build.files.keys()
+            for name, data in medium.items()
+            if name not in self.build.files or self._is_no_signature(name, data)
+        )
+
+    def _is_no_signature(self, name: str, data: bytes) -> bool:
+        bare = name.removeprefix("spare.")
+        return (
+            bare in self.build.signatures
+            and len(data) >= LARGEST_READ
+            and self.build.files[bare] not in self._signature_copies(bare)
         )
 
     @cached_property

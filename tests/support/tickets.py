@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from packager.connected.keys import SigningKey
-from packager.connected.ticket import build_patch
+from packager.connected.packing.ticket import build_patch
+from packager.connected.signing.keys import SigningKey
 from packager.format.ticket import encode_ticket, make_ticket, parse_ticket
 from packager.isolated.media import open_media
 from packager.isolated.patch import open_patch

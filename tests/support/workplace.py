@@ -11,8 +11,8 @@ from pathlib import Path
 
 from packager.connected.build import BuildRequest
 from packager.connected.cache import Cache
-from packager.connected.keys import SigningKey
 from packager.connected.lock import lock_recipe, read_recipe
+from packager.connected.signing.keys import SigningKey
 from packager.progress import Silent
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=timezone.utc)

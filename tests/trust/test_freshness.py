@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.bundles import keyring_of, make_bundle, make_key
 
-from packager.connected.keys import SigningKey
+from packager.connected.signing.keys import SigningKey
 from packager.errors import PolicyError, TrustError
 from packager.format import canonical
 from packager.format.bundle import INDEX_NAME

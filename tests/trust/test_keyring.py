@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.bundles import keyring_of, make_key
 
-from packager.connected.keys import SigningKey
+from packager.connected.signing.keys import SigningKey
 from packager.errors import TrustError
 from packager.format import canonical
 from packager.format.keyset import KeyEntry, KeySet

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.bundles import keyring_of, make_bundle, make_key
 
-from packager.connected.keys import SigningKey
+from packager.connected.signing.keys import SigningKey
 from packager.errors import MalformedError, TrustError
 from packager.format.bundle import INDEX_NAME
 from packager.format.digest import Digest

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from support.bundles import keyring_of, make_key
 
-from packager.connected.keys import SigningKey
+from packager.connected.signing.keys import SigningKey
 from packager.errors import TrustError
 from packager.format.keyset import MAX_KEYS, KeyEntry, KeySet, SignedKeySet
 from packager.trust.keyring import Keyring, TrustedKey, encode_keyring, parse_keyring

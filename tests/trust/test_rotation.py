@@ -11,7 +11,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from support.bundles import keyring_of, make_key
 
-from packager.connected.keys import SigningKey
+from packager.connected.signing.keys import SigningKey
 from packager.errors import TrustError
 from packager.format.keyset import KeyEntry, KeySet, SignedKeySet, encode_key_set
 from packager.trust.keyring import Keyring, TrustedKey, encode_keyring, parse_keyring

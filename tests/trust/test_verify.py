@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.bundles import keyring_of, make_bundle, make_key
 
-from packager.connected.keys import SigningKey
+from packager.connected.signing.keys import SigningKey
 from packager.errors import DigestMismatchError, MalformedError, PolicyError, TrustError
 from packager.format.bundle import INDEX_NAME, LOCK_NAME, Bundle, encode_bundle, parse_bundle
 from packager.format.digest import Digest

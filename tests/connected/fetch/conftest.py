@@ -10,9 +10,9 @@ from support.hub_server import HubServer
 from support.tiny_source import RECIPE, REPOSITORY, tiny_source
 
 from packager.connected.cache import Cache
-from packager.connected.hub import Hub
 from packager.connected.lock import resolve
-from packager.connected.retry import Patience
+from packager.connected.source.hub import Hub
+from packager.connected.source.retry import Patience
 from packager.format.lock import Lock
 from packager.format.recipe import parse_recipe
 from packager.progress import Silent

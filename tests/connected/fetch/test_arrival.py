@@ -12,9 +12,9 @@ from support.tiny_source import RECIPE, REPOSITORY, WEIGHTS, tiny_source
 from support.watching import Watching
 
 from packager.connected.cache import Cache
-from packager.connected.fetch import fetch
-from packager.connected.hub import Hub
 from packager.connected.lock import resolve
+from packager.connected.source.fetch import fetch
+from packager.connected.source.hub import Hub
 from packager.errors import DigestMismatchError, NoSpaceError
 from packager.format.lock import SHA256, ContentId, Folder, HubCommit, Lock, LockedFile
 from packager.format.recipe import parse_recipe

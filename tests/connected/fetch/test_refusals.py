@@ -9,8 +9,8 @@ from support.tiny_source import REPOSITORY, WEIGHTS, tiny_source
 from support.watching import Watching
 
 from packager.connected.cache import Cache
-from packager.connected.fetch import fetch
-from packager.connected.hub import Hub
+from packager.connected.source.fetch import fetch
+from packager.connected.source.hub import Hub
 from packager.errors import DigestMismatchError, HubError, TrailingDataError, TruncatedError
 from packager.format.lock import HubCommit, Lock
 from packager.progress import Silent

@@ -8,8 +8,8 @@ from support.hub_server import HubServer
 from support.tiny_source import WEIGHTS, tiny_source
 
 from packager.connected.cache import Cache
-from packager.connected.fetch import fetch
-from packager.connected.hub import Hub
+from packager.connected.source.fetch import fetch
+from packager.connected.source.hub import Hub
 from packager.errors import HubError
 from packager.format.lock import Lock
 from packager.progress import Silent

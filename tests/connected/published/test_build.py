@@ -15,7 +15,7 @@ from support.published import ONE, SPLIT, recipe_for
 from support.workplace import Workplace
 
 from packager.connected.build import build
-from packager.connected.provisions import Provisions
+from packager.connected.provisions.carried import Provisions
 from packager.errors import (
     AirpackError,
     IntegrityError,

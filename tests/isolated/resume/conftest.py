@@ -11,7 +11,7 @@ from support.bundles import make_bundle
 from support.hosts import Host
 from support.resuming import FILES, VOLUME_SIZE
 
-from packager.connected.keys import SigningKey
+from packager.connected.signing.keys import SigningKey
 
 
 @pytest.fixture(scope="session")

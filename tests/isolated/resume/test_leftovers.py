@@ -10,7 +10,7 @@ from support.bundles import CHUNK_SIZE, make_bundle, make_key
 from support.hosts import NOW, Host
 from support.resuming import FILES, check_installed, interrupt_install
 
-from packager.connected.keys import SigningKey
+from packager.connected.signing.keys import SigningKey
 from packager.errors import MissingVolumeError, TrustError
 from packager.isolated.lifecycle import free_space, uninstall
 

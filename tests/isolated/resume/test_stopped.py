@@ -20,7 +20,7 @@ from support.resuming import (
 )
 from support.watching import Watching
 
-from packager.connected.keys import SigningKey
+from packager.connected.signing.keys import SigningKey
 from packager.errors import IntegrityError
 
 

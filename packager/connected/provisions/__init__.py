@@ -1,0 +1,1 @@
+"""What travels beside the models: airpack itself, its wheels, libgomp, the pages for people."""

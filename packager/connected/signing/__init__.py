@@ -1,0 +1,1 @@
+"""Private keys, and everything that is signed with them."""

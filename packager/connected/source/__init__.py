@@ -1,0 +1,1 @@
+"""Where the weights come from: the hub or a folder, listed, fetched, checked."""

@@ -1,0 +1,1 @@
+"""What is made of the weights, of each format, and how good it is."""
