@@ -14,7 +14,12 @@ from packager.quantize.pipeline import quantize
 from packager.runtime.smoke import record_golden
 
 # A host with other work to do is slow, and no test is about that.
-settings.register_profile("any host", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# The same examples at each run, so that what a change breaks is what it broke; with
+# --hypothesis-profile=exploring, others.
+settings.register_profile(
+    "any host", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
+settings.register_profile("exploring", settings.get_profile("any host"), derandomize=False)
 settings.load_profile("any host")
 
 DEMO = Path(str(files("packager") / "demo" / "tiny-kjv"))

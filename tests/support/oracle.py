@@ -190,7 +190,7 @@ class Judgement:
     def _damage(self, medium: int, name: str, found: bytes) -> Iterator[Named]:
         true = self.build.files[name]
         if name not in self.build.volumes:
-            if found != true:
+            if found != true and self._can_be_judged(name):
                 yield Named(medium, name, None, 0, len(found))
             return
         if len(found) > len(true):
@@ -210,8 +210,17 @@ class Judgement:
         return frozenset(
             name
             for name in self.build.small
-            if not self._is_signature(name) or any(self._signature_copies(name))
+            if not self._is_signature(name)
+            or (any(self._signature_copies(name)) and self._can_be_judged(name))
         )
+
+    def _can_be_judged(self, name: str) -> bool:
+        """Whether, of a model signature, its key is known: by what it signed of the bundle."""
+        bare = name.removeprefix("spare.")
+        if not bare.endswith(".model.sig"):
+            return True
+        signature = f"{SUMS}.{bare.split('.')[-3]}.sig"
+        return self.build.files[signature] in self._signature_copies(signature)
 
     def _is_signature(self, name: str) -> bool:
         bare = name.removeprefix("spare.")
@@ -231,14 +240,14 @@ class Judgement:
     def beyond(self) -> frozenset[str]:
         """The small files of which no medium has the bytes, under whatever small file's name.
 
-        What a model signature should be is known of one that holds under a name of its own.
+        What a signature should be is known of one that holds under a name of its own.
         """
         there = {m[name] for m in self.media for name in self.build.small if name in m}
         return frozenset(
             name
             for name in self.small
             if self.build.files[name]
-            not in (self._signature_copies(name) if name.endswith(".model.sig") else there)
+            not in (self._signature_copies(name) if self._is_signature(name) else there)
         )
 
     @cached_property
