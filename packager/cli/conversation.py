@@ -30,8 +30,9 @@ def converse(screen: Screen, conversation: Conversation, history: History, max_t
                 conversation.forget()
                 screen.note("a new conversation")
             case _:
-                history.add(question)
-                _answer(screen, conversation, question, max_tokens)
+                with suppress(KeyboardInterrupt):
+                    history.add(question)
+                    _answer(screen, conversation, question, max_tokens)
 
 
 def say(screen: Screen, pieces: Pieces) -> str:
@@ -47,15 +48,14 @@ def say(screen: Screen, pieces: Pieces) -> str:
 
 def _answer(screen: Screen, conversation: Conversation, question: str, max_tokens: int) -> None:
     """Answer ``question``; what the engine refuses is said, and is no end of the conversation."""
-    with suppress(KeyboardInterrupt):
-        try:
-            if say(screen, conversation.say(question)) == CUT_SHORT:
-                screen.note(
-                    f"cut short: at {max_tokens} tokens (--max-tokens allows more), or where the "
-                    "model can hold no more of the conversation (/new begins another)"
-                )
-        except RefusedRequestError as error:
-            screen.error(error)
+    try:
+        if say(screen, conversation.say(question)) == CUT_SHORT:
+            screen.note(
+                f"cut short: at {max_tokens} tokens (--max-tokens allows more), or where the "
+                "model can hold no more of the conversation (/new begins another)"
+            )
+    except RefusedRequestError as error:
+        screen.error(error)
 
 
 def _ask(screen: Screen) -> str | None:

@@ -44,15 +44,21 @@ class History:
             if os.environ.get("TERM", "dumb") != "dumb":
                 readline.parse_and_bind("set enable-bracketed-paste on")  # what is pasted is one
             for question in _read(file) if file else ():
-                readline.add_history(question)
+                _offer(question)
 
     def add(self, question: str) -> None:
         """Remember ``question``; where it begins with a space, for this conversation only."""
-        if readline is not None:
-            readline.add_history(question)
+        _offer(question)
         if self._file and not question.startswith(" "):
             with suppress(OSError):
                 _append(self._file, question)
+
+
+def _offer(question: str) -> None:
+    """Have the up key bring ``question`` back, if this terminal's encoding has its characters."""
+    if readline is not None:
+        with suppress(UnicodeEncodeError):
+            readline.add_history(question)
 
 
 def _append(file: Path, question: str) -> None:

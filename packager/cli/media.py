@@ -84,7 +84,8 @@ def _awaited(screen: Screen, media: Media, ring: Keyring, *, whole: bool) -> Med
     while missing := _missing(bundle, media, whole=whole):
         answer = screen.ask(
             f"{bundle.title}: missing {listed(missing)}",
-            f"Enter once the next medium is mounted, its directory, or {_GO_ON} to go on without",
+            "Enter once the next medium is mounted beside these, its directory, or "
+            f"{_GO_ON} to go on without",
         )
         if answer == _GO_ON:
             break
@@ -92,6 +93,9 @@ def _awaited(screen: Screen, media: Media, ring: Keyring, *, whole: bool) -> Med
             media = _with_medium(media, answer, ring)
         except AirpackError as error:
             screen.warn(one_line(error.message))
+        else:
+            if _missing(bundle, media, whole=whole) == missing:
+                screen.warn("nothing that was missing is there")
     return media
 
 
@@ -118,4 +122,7 @@ def check_beside(file: Path, media: Media) -> None:
         if not parent.is_dir():
             raise UsageError(f"{file}: there is no directory {parent}")
         if parent.resolve() in {directory.resolve() for directory in media.directories}:
-            raise UsageError(f"{file}: in the bundle itself, where it would be a stranger")
+            raise UsageError(
+                f"{file}: in the bundle itself, where it would be a stranger",
+                hint=f"name a place elsewhere, as ~/{file.name}",
+            )

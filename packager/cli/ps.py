@@ -17,7 +17,7 @@ from packager.isolated.running import RunningModel, running_models
 @click.command(cls=Command)
 @click.pass_obj
 def ps(screen: Screen) -> None:
-    """List the models that run now, for whom, and where they answer."""
+    """List the models that run now, and where they answer."""
     found = running_models(home())
     heading = ("NAME", "GENERATION", "VARIANT", "COMMAND", "PORT", "MEMORY", "SINCE", "PID")
     screen.result(

@@ -102,3 +102,14 @@ def test_a_question_that_is_dropped_half_way_is_not_asked(installed: Host) -> No
         talking.wait_for("> ")
         ask(talking, "And it came", "came")
     assert kept(installed) == ["And it came"]
+
+
+def test_a_question_in_letters_that_the_locale_lacks_does_not_end_the_conversation(
+    installed: Host,
+) -> None:
+    installed.extra["LC_ALL"] = "C"
+    with talk(installed) as talking:
+        ask(talking, "Gr\u00fc\u00dfe", "\r\n")
+    with talk(installed) as talking:
+        ask(talking, "again", "again")
+    assert len(kept(installed)) == 2

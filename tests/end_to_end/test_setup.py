@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from end_to_end.conftest import Carried, Host, bare_environment
 from support.bundles import flip_bit
+from support.hosts import in_small_disk
 from support.sandbox import bare_host, no_network
 
 from packager.store.digests import file_digest
@@ -91,6 +92,16 @@ def test_a_wheel_damaged_in_both_places_is_refused_and_nothing_is_left(
     said = set_up(host, tmp_path / "airpack", code=1).stderr
     assert f"error: {wheel.name}: damaged" in said
     assert not (tmp_path / "airpack").exists()
+
+
+@pytest.mark.parametrize("size", ["200k", "12m"])
+def test_99_a_full_disk_is_not_said_to_be_a_damaged_medium(medium: Path, size: str) -> None:
+    disk = medium.parent / "disk"
+    disk.mkdir()
+    done = in_small_disk(disk, size, f'cd "{medium}" && sh setup.sh "$PLACE/airpack"')
+    assert done.returncode == 1
+    assert "/disk/airpack/setup: no space left\ntry: free some there" in done.stderr
+    assert "damaged" not in done.stderr
 
 
 def test_a_folder_with_something_else_in_it_is_left_alone(host: Host, tmp_path: Path) -> None:

@@ -115,12 +115,21 @@ print("%d.%d" % sys.version_info[:2], os.path.realpath(program))' 2>/dev/null) |
 
 # Put the file $1 into $work: the one beside this script if its digest is right, else the
 # payload's copy, and that only if its digest is right.
+# Fail where it is this host's disk, and not the medium, that lacks what was copied.
+check_room() {
+    head -c 65536 /dev/zero >"$work/room" 2>/dev/null ||
+        fail "$work: no space left" "free some there; or sh setup.sh ANOTHER-DIRECTORY"
+    rm -f "$work/room"
+}
+
 fetch() {
     grep -q "^[0-9a-f]\{64\}  $1\$" "$sums" || fail "$1: SHA256SUMS does not list it"
     ! is_file "$here/$1" || cp "$here/$1" "$work/$1" 2>/dev/null || :
     if ! is_listed "$sums" "$work/$1" "$1"; then
+        check_room
         printf 'note: %s is missing or damaged here; taking the copy in the payload\n' "$1" >&2
         payload | tar -x -O -f - "setup/$1" >"$work/$1" 2>/dev/null || :
+        is_listed "$sums" "$work/$1" "$1" || check_room
         is_listed "$sums" "$work/$1" "$1" ||
             fail "$1: damaged or missing, and so is its copy in the payload" \
                 "setup.sh of another medium of this bundle; or copy the bundle again"
