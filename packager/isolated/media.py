@@ -41,6 +41,7 @@ from packager.trust.verify import Evidence, VerifiedBundle, choose_signatures
 MAX_NAMES = 4096  # on one medium: volumes, wheels, signatures and the rest
 MAX_SIGNATURES = 64
 _KNOWS_NOBODY = Keyring()
+_WHERE = "name the directory that holds READ-ME-FIRST.txt"
 
 # What systems leave on any stick, in lower case; never part of a bundle, never read. Not
 # autorun.inf: that one comes from a person or from malware, and is worth a question.
@@ -140,7 +141,8 @@ def open_media(paths: Iterable[Path]) -> Media:
 def _bundle_directory(path: Path) -> Path:
     with naming_refusals(path):
         if not path.is_dir():
-            raise UsageError(f"{path}: no such directory")
+            fact = "not a directory" if path.exists() else "no such directory"
+            raise UsageError(f"{path}: {fact}", hint=_WHERE)
         below = evidence_below(path)
     inside = [directory for directory in below if not is_patch(directory)]
     if len(inside) == 1:
@@ -156,13 +158,13 @@ def _bundle_directory(path: Path) -> Path:
     raise UsageError(f"{path}: not a bundle; there is no {SUMS_NAME} in it", hint=_lacking(path))
 
 
-def _lacking(path: Path) -> str | None:
-    """What to do where volumes lie alone."""
+def _lacking(path: Path) -> str:
+    """What to do where no bundle is: where volumes lie alone, it is known what they lack."""
     patterns = ("payload.*", "parity.*", "*/payload.*", "*/parity.*")
     with naming_refusals(path):
         volume = next((found for pattern in patterns for found in path.glob(pattern)), None)
     if volume is None:
-        return None
+        return _WHERE
     return f"copy {SUMS_NAME} and {INDEX_NAME} beside {volume}, from another medium of the bundle"
 
 
