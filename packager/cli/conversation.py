@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 
 from packager.cli.history import History
@@ -15,7 +16,8 @@ A line that ends with \\ goes on in the next; what is pasted is one question.
 Ctrl-C stops an answer or drops a question, the up key brings back an earlier one.
 /new   forget this conversation, and begin another
 /help  this
-Ctrl-D ends"""
+/bye   or Ctrl-D ends"""
+_COMMAND = re.compile(r"/[a-z]+")
 
 
 def converse(screen: Screen, conversation: Conversation, history: History, max_tokens: int) -> None:
@@ -29,6 +31,10 @@ def converse(screen: Screen, conversation: Conversation, history: History, max_t
             case "/new":
                 conversation.forget()
                 screen.note("a new conversation")
+            case "/bye" | "/exit" | "/quit":
+                return
+            case word if _COMMAND.fullmatch(word):
+                screen.note(f"there is no {word}; /help says what there is")
             case _:
                 with suppress(KeyboardInterrupt):
                     history.add(question)

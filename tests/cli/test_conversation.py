@@ -74,10 +74,20 @@ def test_a_history_that_cannot_be_read_or_written_is_no_matter(installed: Host) 
     assert "error" not in talking.seen
 
 
-def test_help_and_new_are_no_questions(installed: Host) -> None:
+def test_help_and_new_are_no_questions_nor_is_a_command_that_is_not_there(installed: Host) -> None:
     with talk(installed) as talking:
         ask(talking, "/help", "Ctrl-D ends")
         ask(talking, "/new", "a new conversation")
+        ask(talking, "/nwe", "there is no /nwe")
+    assert kept(installed) == []
+
+
+def test_bye_ends_it(installed: Host) -> None:
+    command = [*AIRPACK, "run", "demo"]
+    with terminal(command, installed.environment, kind="xterm") as talking:
+        talking.wait_for("> ")
+        talking.press("/bye\r")
+        assert talking.end() == 0
     assert kept(installed) == []
 
 
